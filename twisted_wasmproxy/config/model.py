@@ -1,0 +1,278 @@
+"""The configuration as typed values: what a YAML file means, with every default. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Literal
+
+from twisted_wasmproxy.interfaces import Phase
+
+__all__ = [
+    "AccessConfig",
+    "AccessLogConfig",
+    "Configuration",
+    "HeadersConfig",
+    "HealthConfig",
+    "LimitsConfig",
+    "ListenerConfig",
+    "Location",
+    "NativeFilterConfig",
+    "RedirectConfig",
+    "RemapConfig",
+    "ServerConfig",
+    "TimeoutsConfig",
+    "UpstreamConfig",
+    "UpstreamTLSConfig",
+    "VMConfig",
+    "WasmFilterConfig",
+]
+
+Network = IPv4Network | IPv6Network
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a value stands: for messages."""
+
+    file: str
+    line: int
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.key}"
+
+
+@dataclass(frozen=True)
+class AccessConfig:
+    """Who may use a forward proxy, and for what. First match wins in each list of networks; deny before allow."""
+
+    allow_clients: tuple[Network, ...] = ()
+    """Client networks; the default of the loader is loopback, link-local and private addresses."""
+    deny_clients: tuple[Network, ...] = ()
+    connect_ports: tuple[int, ...] = (443,)
+    """Ports that CONNECT may reach; empty for any."""
+    ports: tuple[int, ...] = ()
+    """Ports that absolute-form requests may reach; empty for any."""
+    deny_destinations: tuple[Network, ...] = ()
+    """Addresses that may not be reached, checked after the name is resolved."""
+    allow_destinations: tuple[Network, ...] = ()
+    """Exceptions to deny_destinations."""
+    deny_hosts: tuple[str, ...] = ()
+    """Host names, `*.example.com` for a domain and all below it."""
+    allow_hosts: tuple[str, ...] = ()
+    """If not empty, no other host may be reached."""
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """What one client may ask of a listener."""
+
+    request_line: int = 16 * 1024
+    header_bytes: int = 64 * 1024
+    header_count: int = 200
+    body: int = 0
+    """Bytes of a request body, 413 beyond; 0 for no limit."""
+    connections: int = 30_000
+    """Open client connections in all; beyond: 503 and close."""
+    connections_per_client: int = 0
+    """For one client address; 0 for no limit; beyond: 503 and close."""
+    buffer: int = 1 * MIB
+    """Bytes that one filter may hold of one body; 413 or 502 beyond."""
+
+
+@dataclass(frozen=True)
+class TimeoutsConfig:
+    header: float = 30.0
+    """From the first byte of a request head to its end; 408 beyond."""
+    keep_alive: float = 75.0
+    """Between requests on a client connection."""
+    idle: float = 60.0
+    """Without a byte either way within a message; 408 to a silent client, 504 for a silent origin."""
+    total: float = 0.0
+    """From the first byte of a request to the last of its response; 0 for no limit."""
+    tunnel: float = 300.0
+    """Without a byte either way in a CONNECT or Upgrade tunnel."""
+    drain: float = 30.0
+    """How long a stop waits for the transactions in flight."""
+
+
+@dataclass(frozen=True)
+class ListenerConfig:
+    endpoint: str
+    """A Twisted server endpoint description."""
+    mode: Literal["reverse", "forward"] = "reverse"
+    access: AccessConfig = field(default_factory=AccessConfig)
+    """Forward mode only."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """One server of an upstream, from `http://host:port` or `https://host:port`."""
+
+    host: str
+    port: int
+    tls: bool = False
+    weight: int = 1
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """Passive health: a server that fails `max_failures` times in a row rests for `rest`, doubled up to `max_rest`."""
+
+    max_failures: int = 3
+    rest: float = 5.0
+    max_rest: float = 300.0
+
+
+@dataclass(frozen=True)
+class UpstreamTLSConfig:
+    verify: bool = True
+    ca_file: Path | None = None
+    """PEM file of trust roots; the system's where None."""
+    server_name: str | None = None
+    """SNI and the name to verify; the server's host where None."""
+    certificate: Path | None = None
+    """PEM file of a client certificate with its key."""
+
+
+@dataclass(frozen=True)
+class UpstreamConfig:
+    name: str
+    servers: tuple[ServerConfig, ...]
+    balance: Literal["round_robin", "least_connections", "consistent_hash"] = "round_robin"
+    hash_on: str = "path"
+    """For consistent_hash: `path`, `host`, `source` (client address) or `header:NAME`."""
+    connect_timeout: float = 5.0
+    max_connections: int = 1024
+    """To one server, in use and idle together; requests beyond wait for up to connect_timeout, then 503."""
+    max_idle: int = 64
+    """Idle connections kept to one server."""
+    idle_timeout: float = 60.0
+    retries: int = 1
+    """Further attempts where RFC 9110 section 9.2.2 allows one."""
+    health: HealthConfig = field(default_factory=HealthConfig)
+    tls: UpstreamTLSConfig = field(default_factory=UpstreamTLSConfig)
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class RedirectConfig:
+    """Answer without an origin. `to` may use `$1` (regular expression groups), `$host`, `$path`, `$query`, `$scheme`."""
+
+    to: str
+    status: int = 302
+
+
+@dataclass(frozen=True)
+class RemapConfig:
+    """One rule. All given conditions must hold; the first rule that matches wins."""
+
+    host: str | None = None
+    """Host without port, without case; `*.example.com` for any name below."""
+    path: str | None = None
+    """Prefix of the path."""
+    regex: re.Pattern[bytes] | None = None
+    """Searched from the start in `path?query`; its groups are `$1`... in `rewrite` and `redirect.to`."""
+    methods: tuple[str, ...] = ()
+    upstream: str | None = None
+    redirect: RedirectConfig | None = None
+    respond: int | None = None
+    """Answer this status with an empty body."""
+    rewrite: str | None = None
+    """Replaces the matched prefix of the path (or, with `regex`, what the expression matched)."""
+    preserve_host: bool = True
+    """Send the client's Host to the origin, else the server's own."""
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class HeadersConfig:
+    """What the proxy itself adds."""
+
+    via: str | None = "wasmproxy"
+    """Pseudonym in Via (RFC 9110 section 7.6.3); None for no Via."""
+    x_forwarded: bool = True
+    """X-Forwarded-For, -Proto, -Host: appended to what the client sent."""
+    forwarded: bool = False
+    """Forwarded (RFC 7239)."""
+    server: str | None = None
+    """Server on answers that the proxy makes itself."""
+
+
+@dataclass(frozen=True)
+class AccessLogConfig:
+    path: Path | None
+    """None for standard output."""
+    format: str = "extended"
+    """`squid`, `common`, `extended`, `extended2`, `json`, or a Traffic Server format string with `%<field>`."""
+
+
+@dataclass(frozen=True)
+class VMConfig:
+    code: Path
+    runtime: str = "auto"
+    """`auto`, `wasmtime`, `wasmer`, or Traffic Server's names for them."""
+    vm_id: str = ""
+    configuration: bytes = b""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Already resolved: host_env_keys that are set, then key_values."""
+    allow_precompiled: bool = True
+    cpu_limit: float = 1.0
+    """Seconds for one callback; 0 for none."""
+    memory_limit: int = 128 * MIB
+    lax_imports: bool = False
+    """Satisfy unknown function imports by stubs instead of refusing the module."""
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class WasmFilterConfig:
+    vm: VMConfig
+    name: str = ""
+    root_id: str = ""
+    configuration: bytes = b""
+    fail_open: bool = False
+    phase: Phase = Phase.CLIENT
+    capabilities: frozenset[str] | None = None
+    """Allowed imports and callbacks; None for all."""
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class NativeFilterConfig:
+    native: str
+    """Name of an IFilterFactory plugin."""
+    name: str = ""
+    configuration: object = None
+    fail_open: bool = False
+    phase: Phase = Phase.CLIENT
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    listeners: tuple[ListenerConfig, ...]
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    remap: tuple[RemapConfig, ...] = ()
+    filters: tuple[WasmFilterConfig | NativeFilterConfig, ...] = ()
+    headers: HeadersConfig = field(default_factory=HeadersConfig)
+    access_log: tuple[AccessLogConfig, ...] = ()
+    log_levels: tuple[tuple[str, str], ...] = ()
+    """(namespace, level) pairs for twisted.logger; `""` is the default level."""
+    node: tuple[tuple[str, str], ...] = ()
+    """Values of the property `node` and of `xds.node` (id, cluster, ...)."""
+    code_cache: Path | None = None
+    """Folder for compiled modules; None for the user's cache folder."""
+    path: Path | None = None
+    """The file it came from."""

@@ -47,10 +47,10 @@ class IBody(Interface):
     def __len__() -> int:
         """Return how many bytes are held."""
 
-    def read(self: int, size: int) -> bytes:
+    def read(start: int, size: int) -> bytes:
         """Return `[start:start + size]`, cut at the end; empty past the end."""
 
-    def replace(self: int, size: int, data: bytes) -> None:
+    def replace(start: int, size: int, data: bytes) -> None:
         """Put `data` in the place of `[start:start + size]`; a start past the end appends."""
 
 
@@ -78,7 +78,7 @@ class IFilterStream(Interface):
         """Let a held response go on; nothing if it is not held."""
 
     def send_local_response(
-        self: int,
+        status: int,
         headers: Sequence[tuple[bytes, bytes]] = (),
         body: bytes = b"",
         details: bytes = b"",
@@ -93,13 +93,13 @@ class IFilterStream(Interface):
     def reset() -> None:
         """Break the stream off: the client sees an aborted connection or stream."""
 
-    def attribute(self: tuple[bytes, ...]) -> object:
+    def attribute(path: tuple[bytes, ...]) -> object:
         """Return a well-known value by Envoy's attribute path (`(b"source", b"address")`), or None.
 
         Types: bytes, bool, int (times and durations in nanoseconds), float, `Headers`, or a dict or list of these.
         """
 
-    def add_trailers(self: bool) -> Headers:
+    def add_trailers(request: bool) -> Headers:
         """Return the trailers of a direction, made if there are none; for the last body callback."""
 
 
@@ -111,19 +111,19 @@ class IFilter(Interface):
     An exception fails the filter: it is skipped from then on, or the client gets 500 (`fail_open`).
     """
 
-    def request_headers(self: bool) -> Action:
+    def request_headers(end_stream: bool) -> Action:
         """See the request head (`stream.request`)."""
 
-    def request_body(self: int, end_stream: bool) -> Action:
+    def request_body(size: int, end_stream: bool) -> Action:
         """See `size` bytes, all that is held (`stream.request_body`)."""
 
     def request_trailers() -> Action:
         """See `stream.request_trailers`."""
 
-    def response_headers(self: bool) -> Action:
+    def response_headers(end_stream: bool) -> Action:
         """See the response head (`stream.response`)."""
 
-    def response_body(self: int, end_stream: bool) -> Action:
+    def response_body(size: int, end_stream: bool) -> Action:
         """See `size` bytes, all that is held (`stream.response_body`)."""
 
     def response_trailers() -> Action:
@@ -142,11 +142,11 @@ class IFilterFactory(Interface):
 
     name: str = Attribute("The name by which the configuration refers to it.")
 
-    def configured(self: object) -> IFilterFactory:
+    def configured(configuration: object) -> IFilterFactory:
         """Return a factory for this configuration (the YAML value, or None).
 
         Raises ValueError with a text for the operator where the configuration is wrong.
         """
 
-    def create(self: IFilterStream) -> IFilter | None:
+    def create(stream: IFilterStream) -> IFilter | None:
         """Make the filter for one stream, before its first callback; None to stay out of it."""

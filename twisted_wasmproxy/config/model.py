@@ -168,7 +168,7 @@ class UpstreamConfig:
 
 @dataclass(frozen=True)
 class RedirectConfig:
-    """Answer without an origin. `to` may use `$1` (regular expression groups), `$host`, `$path`, `$query`, `$scheme`."""
+    """Answer without an origin. `to` may use `$1` (groups of `regex`), `$host`, `$path`, `$query`, `$scheme`."""
 
     to: str
     status: int = 302

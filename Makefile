@@ -1,0 +1,72 @@
+# `make run` to try it, `make test` to test it. Everything lives in .venv (and .venv310); `make clean` removes it.
+
+# Extras that `make test` and `make lint` install; `build` adds the compiler that rebuilds the example modules.
+EXTRAS ?= test,lint
+PYTEST ?= -n 2
+comma := ,
+
+ENV := .venv
+ENV310 := .venv310
+SOURCES := pyproject.toml setup.cfg scripts/find-python scripts/make-venv
+RUN_STAMP := $(ENV)/.installed
+TEST_STAMP := $(ENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+BENCH_STAMP := $(ENV)/.installed-bench
+WASMER_STAMP := $(ENV310)/.installed-test
+
+.PHONY: help run test test-wasmer lint bench examples clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make run          serve examples/quickstart on 127.0.0.1:8080'
+	@echo 'make test         run all tests'
+	@echo 'make test-wasmer  run the tests of engines and the Proxy-Wasm host on CPython 3.10, where wasmer works'
+	@echo 'make lint         ruff, mypy, import rules'
+	@echo 'make bench        compare with Envoy, nginx and twisted.web on this machine'
+	@echo 'make examples     rebuild the example modules from their sources'
+	@echo 'make clean        remove everything that make made'
+
+run: $(RUN_STAMP)
+	@exec $(ENV)/bin/python examples/quickstart/run.py
+
+test: $(TEST_STAMP)
+	$(ENV)/bin/python -m pytest $(PYTEST)
+
+test-wasmer: $(WASMER_STAMP)
+	$(ENV310)/bin/python -c 'import wasmer'
+	$(ENV310)/bin/python -m pytest $(PYTEST) tests/runtimes tests/proxywasm
+
+lint: $(TEST_STAMP)
+	$(ENV)/bin/ruff check
+	$(ENV)/bin/ruff format --check
+	$(ENV)/bin/mypy
+	$(ENV)/bin/lint-imports --verbose
+
+bench: $(BENCH_STAMP)
+	@scripts/need-programs wrk nginx taskset
+	$(ENV)/bin/python benchmarks/run.py
+
+examples: $(TEST_STAMP)
+	$(ENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[build]'
+	PYTHON=$(abspath $(ENV))/bin/python $(MAKE) -C examples/c_headers
+	$(MAKE) -C examples/as_body
+
+clean:
+	rm -rf $(ENV) $(ENV310) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf examples/as_body/node_modules
+
+# A stamp is as new as the last installation of what it names; nothing is asked of the network while it is.
+$(RUN_STAMP): $(SOURCES)
+	@python=$$(scripts/find-python) && scripts/make-venv $(ENV) "$$python"
+	@touch $@
+
+$(TEST_STAMP): $(SOURCES)
+	@python=$$(scripts/find-python) && scripts/make-venv $(ENV) "$$python" $(EXTRAS)
+	@touch $@ $(RUN_STAMP)
+
+$(BENCH_STAMP): $(SOURCES)
+	@python=$$(scripts/find-python) && scripts/make-venv $(ENV) "$$python" bench
+	@touch $@ $(RUN_STAMP)
+
+$(WASMER_STAMP): $(SOURCES)
+	@python=$$(scripts/find-python 3.10) && scripts/make-venv $(ENV310) "$$python" test
+	@touch $@

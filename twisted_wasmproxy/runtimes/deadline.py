@@ -1,6 +1,6 @@
 """One thread a process that tells an engine when a call into a guest has outlived its deadline.
 
-A call writes down its deadline and goes ahead; it wakes the thread only where the thread would otherwise sleep past that
+A call writes down its deadline and goes ahead; it wakes the thread only where the thread would sleep past that
 deadline. So under steady load the thread wakes about once per limit, not once per call, and without calls never.
 """
 

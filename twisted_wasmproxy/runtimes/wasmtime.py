@@ -232,9 +232,7 @@ class WasmtimeInstance:
             self._callbacks.append(callback)
             extern.kind = ffi.WASMTIME_EXTERN_FUNC.value
             signature = _functype(function_type)  # owns what its ptr() points to
-            _func_new_unchecked(
-                self._context, signature.ptr(), callback, None, None, ctypes.byref(extern.of.func)
-            )
+            _func_new_unchecked(self._context, signature.ptr(), callback, None, None, ctypes.byref(extern.of.func))
         instance = ffi.wasmtime_instance_t()
         trap = c_void_p()
         self._enter()
@@ -374,9 +372,7 @@ class WasmtimeInstance:
             raise Trap(text, timed_out=expired, backtrace=backtrace)
         if isinstance(raised, (Exit, Trap)) or not isinstance(raised, Exception):
             raise raised
-        raise Trap(
-            f"a host function raised {type(raised).__name__}: {raised}", backtrace=backtrace
-        ) from raised
+        raise Trap(f"a host function raised {type(raised).__name__}: {raised}", backtrace=backtrace) from raised
 
     def _look_at_memory(self) -> None:
         if self._memory is None:

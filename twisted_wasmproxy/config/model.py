@@ -36,14 +36,15 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Location:
-    """Where a value stands: for messages."""
+    """Where a value stands: for messages. Line 0 is the file as a whole, an empty key its top level."""
 
     file: str
     line: int
     key: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.key}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.key}" if self.key else place
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,8 @@ class WasmFilterConfig:
     phase: Phase = Phase.CLIENT
     capabilities: frozenset[str] | None = None
     """Allowed imports and callbacks; None for all."""
+    allow_on_headers_stop_iteration: bool = False
+    """Envoy's key: StopIteration from a headers callback holds the headers only, and the body callbacks go on."""
     location: Location | None = None
 
 
@@ -274,5 +277,7 @@ class Configuration:
     """Values of the property `node` and of `xds.node` (id, cluster, ...)."""
     code_cache: Path | None = None
     """Folder for compiled modules; None for the user's cache folder."""
+    warnings: tuple[str, ...] = ()
+    """What the loader found odd but harmless, as `file:line: key: text`."""
     path: Path | None = None
     """The file it came from."""

@@ -1,0 +1,5 @@
+"""The access log: formats, and a writer that never blocks the reactor."""
+
+from twisted_wasmproxy.accesslog.record import TransactionRecord
+
+__all__ = ["TransactionRecord"]

@@ -1,0 +1,343 @@
+"""The schema of the configuration file, table by table; filters are in `config/filters.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import ssl
+from pathlib import Path
+from typing import Any
+
+from yaml.nodes import ScalarNode, SequenceNode
+
+from twisted_wasmproxy.accesslog.format import FormatError, compile_format
+from twisted_wasmproxy.config.endpoints import endpoint
+from twisted_wasmproxy.config.filters import FILTER
+from twisted_wasmproxy.config.model import (
+    AccessLogConfig,
+    HeadersConfig,
+    HealthConfig,
+    RedirectConfig,
+    RemapConfig,
+    ServerConfig,
+    UpstreamConfig,
+    UpstreamTLSConfig,
+)
+from twisted_wasmproxy.config.reader import Either, Key, ListOf, MapOf, Place, Record, Then
+from twisted_wasmproxy.config.values import (
+    boolean,
+    choice,
+    duration,
+    existing_file,
+    field_value,
+    host_pattern,
+    integer,
+    network,
+    optional,
+    path_in_existing_folder,
+    pattern,
+    port,
+    relative,
+    server,
+    size,
+    text,
+    token,
+)
+
+__all__ = ["LEVELS", "LIMITS", "TIMEOUTS", "TOP"]
+
+LEVELS = ("debug", "info", "warn", "error", "critical")
+"""Levels of twisted.logger."""
+
+# Listeners
+
+_ACCESS = Record(
+    {
+        "allow_clients": Key(ListOf(network)),
+        "deny_clients": Key(ListOf(network)),
+        "connect_ports": Key(ListOf(port)),
+        "ports": Key(ListOf(port)),
+        "deny_destinations": Key(ListOf(network)),
+        "allow_destinations": Key(ListOf(network)),
+        "deny_hosts": Key(ListOf(host_pattern)),
+        "allow_hosts": Key(ListOf(host_pattern)),
+    }
+)
+
+LIMITS = Record(
+    {
+        "request_line": Key(size(64)),
+        "header_bytes": Key(size(256)),
+        "header_count": Key(integer(1)),
+        "body": Key(size()),
+        "connections": Key(integer(1)),
+        "connections_per_client": Key(integer(0)),
+        "buffer": Key(size(1024)),
+    }
+)
+
+TIMEOUTS = Record(
+    {
+        "header": Key(duration(0.001)),
+        "keep_alive": Key(duration(0.001)),
+        "idle": Key(duration(0.001)),
+        "total": Key(duration()),
+        "tunnel": Key(duration(0.001)),
+        "drain": Key(duration()),
+    }
+)
+
+
+def _mode(place: Place) -> str:
+    if isinstance(place.node, ScalarNode) and place.node.value == "tcp":
+        place.reject("mode tcp is not supported yet; there are reverse and forward")
+    return str(choice("reverse", "forward")(place))
+
+
+def _listener(values: dict[str, Any], place: Place) -> dict[str, Any]:
+    if values.get("mode") != "forward" and "access" in values:
+        place.reject("'access' belongs to a listener of mode: forward")
+    return {**values, "location": place.location}
+
+
+LISTENER = Then(
+    Record(
+        {
+            "endpoint": Key(endpoint, required=True),
+            "mode": Key(_mode),
+            "access": Key(_ACCESS),
+            "limits": Key(LIMITS),
+            "timeouts": Key(TIMEOUTS),
+        }
+    ),
+    _listener,
+)
+
+
+# Upstreams
+
+
+def _hash_on(place: Place) -> str:
+    value = text(place)
+    if value in ("path", "host", "source"):
+        return value
+    kind, _, name = value.partition(":")
+    if kind != "header" or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        place.expected("path, host, source or header:NAME")
+    return value
+
+
+def _client_certificate(place: Place) -> Path:
+    path = existing_file(place)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, password="")
+    except (OSError, ValueError) as error:
+        place.reject(f"is not a PEM file of a certificate with its unencrypted key: {path}: {error}")
+    return path
+
+
+def _trust_roots(place: Place) -> Path:
+    path = existing_file(place)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (OSError, ValueError) as error:
+        place.reject(f"is not a PEM file of certificates: {path}: {error}")
+    return path
+
+
+def _weighted_server(values: dict[str, Any], _: Place) -> ServerConfig:
+    url: ServerConfig = values["url"]
+    return dataclasses.replace(url, weight=values.get("weight", 1))
+
+
+_SERVER = Either(
+    ScalarNode,
+    server,
+    Then(Record({"url": Key(server, required=True), "weight": Key(integer(1, 1000))}), _weighted_server),
+)
+
+
+def _upstream(values: dict[str, Any], place: Place) -> UpstreamConfig:
+    if "hash_on" in values and values.get("balance") != "consistent_hash":
+        place.reject("'hash_on' belongs to balance: consistent_hash")
+    name = place.key.removeprefix("upstreams.")
+    return UpstreamConfig(name=name, location=place.location, **values)
+
+
+_UPSTREAM = Then(
+    Record(
+        {
+            "servers": Key(ListOf(_SERVER, empty=False), required=True),
+            "balance": Key(choice("round_robin", "least_connections", "consistent_hash")),
+            "hash_on": Key(_hash_on),
+            "connect_timeout": Key(duration(0.001)),
+            "max_connections": Key(integer(1)),
+            "max_idle": Key(integer(0)),
+            "idle_timeout": Key(duration(0.001)),
+            "retries": Key(integer(0, 100)),
+            "health": Key(
+                Then(
+                    Record(
+                        {
+                            "max_failures": Key(integer(1)),
+                            "rest": Key(duration(0.001)),
+                            "max_rest": Key(duration(0.001)),
+                        }
+                    ),
+                    lambda values, _: HealthConfig(**values),
+                )
+            ),
+            "tls": Key(
+                Then(
+                    Record(
+                        {
+                            "verify": Key(boolean),
+                            "ca_file": Key(_trust_roots),
+                            "server_name": Key(host_pattern),
+                            "certificate": Key(_client_certificate),
+                        }
+                    ),
+                    lambda values, _: UpstreamTLSConfig(**values),
+                )
+            ),
+        }
+    ),
+    _upstream,
+)
+
+
+# Remap rules
+
+_GROUP = re.compile(r"\$(\d+)")
+
+
+def _path_prefix(place: Place) -> str:
+    value = text(place)
+    if not value.startswith("/") or not value.isascii() or not value.isprintable() or " " in value:
+        place.expected("a path prefix that begins with / (other characters percent-encoded)")
+    return value
+
+
+_MATCH = Record(
+    {
+        "host": Key(host_pattern),
+        "path": Key(_path_prefix),
+        "regex": Key(pattern),
+        "methods": Key(ListOf(token, empty=False)),
+    }
+)
+
+
+def _template(place: Place) -> str:
+    value = text(place)
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        place.expected("text in ASCII without spaces (other characters percent-encoded)")
+    return value
+
+
+_REDIRECT = Either(
+    ScalarNode,
+    Then(_template, lambda to, _: RedirectConfig(to)),
+    Then(
+        Record({"to": Key(_template, required=True), "status": Key(integer(300, 399))}),
+        lambda values, _: RedirectConfig(**values),
+    ),
+)
+
+
+def _remap(values: dict[str, Any], place: Place) -> RemapConfig:
+    rule = RemapConfig(**values.pop("match", {}), **values, location=place.location)
+    outcomes = [key for key in ("upstream", "redirect", "respond") if key in values]
+    if len(outcomes) != 1:
+        given = f", not {' and '.join(outcomes)}" if outcomes else ""
+        place.reject(f"must say one of upstream, redirect or respond{given}")
+    if outcomes != ["upstream"]:
+        for key in ("rewrite", "preserve_host"):
+            if key in values:
+                place.reject(f"{key!r} belongs to a rule with 'upstream'")
+    if rule.rewrite is not None and rule.regex is None and not rule.rewrite.startswith("/"):
+        place.reject("'rewrite' must begin with /")
+    groups = rule.regex.groups if rule.regex else 0
+    for key, template in (("rewrite", rule.rewrite), ("redirect", rule.redirect and rule.redirect.to)):
+        for number in _GROUP.findall(template or ""):
+            if int(number[:6]) > groups:
+                place.reject(f"{key!r} uses ${number}, but the regular expression has {groups} groups")
+    return rule
+
+
+_REMAP = Then(
+    Record(
+        {
+            "match": Key(_MATCH),
+            "upstream": Key(text),
+            "redirect": Key(_REDIRECT),
+            "respond": Key(integer(200, 599)),
+            "rewrite": Key(_template),
+            "preserve_host": Key(boolean),
+        }
+    ),
+    _remap,
+)
+
+
+# The rest
+
+
+def _log_path(place: Place) -> Path | None:
+    if isinstance(place.node, ScalarNode) and place.node.value == "-":
+        return None
+    return path_in_existing_folder(place)
+
+
+def _log_format(place: Place) -> str:
+    value = text(place)
+    try:
+        compile_format(value)
+    except FormatError as error:
+        place.reject(str(error))
+    return value
+
+
+_ACCESS_LOG = Then(
+    Record({"path": Key(optional(_log_path)), "format": Key(_log_format)}),
+    lambda values, _: AccessLogConfig(**{"path": None, **values}),
+)
+_HEADERS = Then(
+    Record(
+        {
+            "via": Key(optional(token)),
+            "x_forwarded": Key(boolean),
+            "forwarded": Key(boolean),
+            "server": Key(optional(field_value)),
+        }
+    ),
+    lambda values, _: HeadersConfig(**values),
+)
+_LEVEL = choice(*LEVELS)
+_LOG = Then(
+    Record({"level": Key(_LEVEL), "levels": Key(MapOf(_LEVEL))}),
+    lambda values, _: (*([("", values["level"])] if "level" in values else []), *values.get("levels", ())),
+)
+
+TOP = Record(
+    {
+        "listeners": Key(ListOf(LISTENER, empty=False), required=True),
+        "upstreams": Key(Then(MapOf(_UPSTREAM), lambda named, _: tuple(upstream for _, upstream in named))),
+        "remap": Key(ListOf(_REMAP)),
+        "filters": Key(ListOf(FILTER), aliases=("wasm",)),
+        "headers": Key(_HEADERS),
+        "access_log": Key(
+            Either(SequenceNode, ListOf(_ACCESS_LOG), Then(_ACCESS_LOG, lambda one, _: (one,))),
+        ),
+        "log": Key(_LOG, attribute="log_levels"),
+        "node": Key(MapOf(text)),
+        "code_cache": Key(lambda place: relative(place, text(place))),
+        "limits": Key(LIMITS),
+        "timeouts": Key(TIMEOUTS),
+    },
+    refused={
+        "cache": "the cache is not supported yet; take this section out",
+        "admin": "the admin interface is not supported yet; take this section out",
+        "config": "begins a Traffic Server plugin file, and must then be its first key",
+    },
+)

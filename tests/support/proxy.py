@@ -143,8 +143,8 @@ def running_proxy(
 ) -> Iterator[Proxy]:
     """Run `twistd -n wasmproxy --config` until the block ends.
 
-    A mapping is written to `folder`/proxy.yaml; where it names no listeners it gets one, in reverse mode on a free port. For
-    a file, or listeners of your own, say which `port` to wait for. Raises StartFailed.
+    A mapping is written to `folder`/proxy.yaml; where it names no listeners it gets one, in reverse mode on a free
+    port. For a file, or listeners of your own, say which `port` to wait for. Raises StartFailed.
     """
     if port is None:
         port = free_port()

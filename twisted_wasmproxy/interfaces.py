@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from twisted_wasmproxy.http.headers import Headers
     from twisted_wasmproxy.http.messages import Request, Response
+    from twisted_wasmproxy.transaction.states import Hook
 
 __all__ = ["Action", "IBody", "IFilter", "IFilterFactory", "IFilterStream", "Phase"]
 
@@ -128,6 +129,9 @@ class IFilter(Interface):
 
     def response_trailers() -> Action:
         """See `stream.response_trailers`."""
+
+    def hook(hook: Hook) -> None:
+        """Be told of each hook (`transaction.states.Hook`) of the transaction, in Traffic Server's order. Optional."""
 
     def closed() -> None:
         """The stream has ended, well or not; called once, last."""

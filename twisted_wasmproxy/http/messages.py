@@ -25,7 +25,7 @@ REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in 
 class Request:
     """The head of a request: its control data (RFC 9110 section 6.2) and fields."""
 
-    __slots__ = ("authority", "headers", "method", "path", "scheme", "upgrade", "version")
+    __slots__ = ("authority", "headers", "method", "path", "scheme", "target", "upgrade", "version")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Request:
         headers: Headers,
         version: bytes = b"1.1",
         upgrade: bytes | None = None,
+        target: bytes | None = None,
     ) -> None:
         self.method = method
         """Method token, as sent (case-sensitive)."""
@@ -50,6 +51,8 @@ class Request:
         """HTTP version of the message as received: `1.0`, `1.1`, `2`."""
         self.upgrade = upgrade
         """Value of Upgrade where the message asks to leave HTTP (RFC 9110 section 7.8), else None."""
+        self.target = path if target is None else target
+        """Request target as it came (RFC 9112 section 3.2), whatever `path` has become since."""
 
     def __repr__(self) -> str:
         return f"<Request {self.method!r} {self.scheme!r} {self.authority!r} {self.path!r} HTTP/{self.version!r}>"

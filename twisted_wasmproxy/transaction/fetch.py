@@ -1,0 +1,456 @@
+"""`Fetch`: asking an origin: filters of the origin phase, a connection, the request, its answer, one more try.
+
+A fetch belongs to whoever consumes its answer (`FetchConsumer`; today the transaction). Its chain sits on the
+origin's side: its request gates see the outgoing head just before it is sent, its response gates the answer just
+after it has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.stream import ClientStream, StreamError, StreamFault
+from twisted_wasmproxy.transaction.chain import Chain, FilterSlot, LocalReply
+from twisted_wasmproxy.transaction.framing import settle_length
+from twisted_wasmproxy.transaction.states import Hook, State
+
+if TYPE_CHECKING:
+    from twisted_wasmproxy.upstream.clusters import Acquisition
+    from twisted_wasmproxy.upstream.server import Server
+
+__all__ = ["IDEMPOTENT_METHODS", "Acquire", "Fetch", "FetchConsumer", "UpstreamStream", "starts_tunnel"]
+
+IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""RFC 9110 section 9.2.2; CONNECT is never tried again."""
+
+BACKLOG_HIGH = 64 * 1024
+"""Bytes of a request body kept while there is no connection, before the client is asked to wait."""
+
+
+class UpstreamStream(ClientStream, Protocol):
+    """A `ClientStream` to a known server."""
+
+    server: Server
+    authority: bytes
+
+
+class Acquire(Protocol):
+    """How a fetch gets its connection: a cluster's `acquire`, or the opening of a tunnel."""
+
+    def __call__(
+        self,
+        ready: Callable[[UpstreamStream | StreamError], None],
+        receiver: Fetch,
+        exclude: Server | None,
+    ) -> Acquisition: ...
+
+
+def starts_tunnel(request: Request, response: Response) -> bool:
+    """Return whether the connection leaves HTTP with this answer (RFC 9110 sections 9.3.6 and 15.2.2)."""
+    return response.status == 101 or (request.method == b"CONNECT" and 200 <= response.status < 300)
+
+
+class FetchConsumer(Protocol):
+    """Who wants the answer."""
+
+    filter_state: dict[tuple[bytes, ...], bytes]
+
+    def attribute(self, path: tuple[bytes, ...]) -> object: ...
+
+    def fetch_moved(self, state: State, hook: Hook | None) -> None: ...
+
+    def fetch_informational(self, response: Response) -> None: ...
+
+    def fetch_response(self, response: Response, end_stream: bool) -> None: ...
+
+    def fetch_data(self, data: bytes, end_stream: bool) -> None: ...
+
+    def fetch_end(self, trailers: Headers | None) -> None: ...
+
+    def fetch_failed(self, error: StreamError) -> None:
+        """There is no answer, or no more of it."""
+
+    def fetch_wants_pause(self, pause: bool) -> None:
+        """The request comes faster than it can be sent (or no longer)."""
+
+    def fetch_reply(self, reply: LocalReply) -> None:
+        """A filter of the origin phase answers itself."""
+
+    def fetch_reset(self) -> None: ...
+
+
+class Fetch:
+    """One request to an origin, from choosing the connection to the end of the answer.
+
+    `length_may_change`: a filter may change the content, so a head with a Content-Length is kept back until the
+    first content is known (see `framing`). `retries` is how many further attempts there may be.
+    """
+
+    __slots__ = (
+        "_acquire",
+        "_acquisition",
+        "_backlog",
+        "_backlog_end",
+        "_backlog_full",
+        "_backlog_trailers",
+        "_head_end",
+        "_head_kept",
+        "_head_out",
+        "_length_may_change",
+        "_pauses",
+        "_preserve_host",
+        "_request_done",
+        "_retries",
+        "chain",
+        "consumer",
+        "ended",
+        "request",
+        "request_modified",
+        "response",
+        "stream",
+        "tunnel",
+    )
+
+    def __init__(
+        self,
+        consumer: FetchConsumer,
+        request: Request,
+        acquire: Acquire,
+        slots: Sequence[FilterSlot],
+        buffer_limit: int,
+        *,
+        preserve_host: bool,
+        retries: int,
+        length_may_change: bool,
+    ) -> None:
+        self.consumer = consumer
+        self.request = request
+        self.response: Response | None = None
+        self.stream: UpstreamStream | None = None
+        self.tunnel = False
+        self.ended = False
+        """Nothing more comes from here: the answer is complete, or it failed, or it was given up."""
+        self.request_modified = False
+        """Whether a filter of the client phase has changed the content that is handed in."""
+        self._acquire = acquire
+        self._acquisition: Acquisition | None = None
+        self._preserve_host = preserve_host
+        self._retries = retries
+        self._head_end = False
+        self._head_kept = False
+        self._head_out = False
+        self._request_done = False
+        self._backlog: list[bytes] = []
+        self._backlog_end = False
+        self._backlog_full = False
+        self._backlog_trailers: Headers | None = None
+        self._pauses = 0
+        self.chain = Chain(self, slots, buffer_limit) if slots else None
+        self._length_may_change = length_may_change or (self.chain is not None and self.chain.request.has_body_filter)
+
+    # What the consumer asks
+
+    def start(self, end_stream: bool) -> None:
+        """Begin. `end_stream`: the request has neither content nor trailers."""
+        if self.chain is not None:
+            self.chain.request.headers(end_stream)
+        else:
+            self.request_head_passed(end_stream)
+
+    def send_data(self, data: bytes, end_stream: bool) -> None:
+        if self.tunnel:
+            assert self.stream is not None
+            if data:
+                self.stream.send_data(data)
+            if end_stream:
+                self.stream.send_end()
+        elif self.ended:
+            return
+        elif self.chain is not None:
+            self.chain.request.data(data, end_stream)
+        else:
+            self.request_data_passed(data, end_stream)
+
+    def send_end(self, trailers: Headers | None) -> None:
+        if self.ended:
+            return
+        if self.chain is not None:
+            self.chain.request.end(trailers)
+        else:
+            self.request_end_passed(trailers)
+
+    def pause_reading(self) -> None:
+        self._pause(1)
+
+    def resume_reading(self) -> None:
+        self._unpause(1)
+
+    def give_up(self) -> None:
+        """Nobody wants the answer any more."""
+        if not self.ended:
+            self.ended = True
+            if self._acquisition is not None:
+                self._acquisition.cancel()
+                self._acquisition = None
+            if self.stream is not None:
+                self.stream.abort()
+        elif self.tunnel and self.stream is not None:
+            self.stream.abort()
+            self.tunnel = False
+
+    def close(self) -> None:
+        """The stream that this fetch was for has ended."""
+        self.give_up()
+        if self.chain is not None:
+            self.chain.close()
+
+    # ChainOwner: what comes out of the request gates
+
+    @property
+    def filter_state(self) -> dict[tuple[bytes, ...], bytes]:
+        return self.consumer.filter_state
+
+    def attribute(self, path: tuple[bytes, ...]) -> object:
+        return self.consumer.attribute(path)
+
+    def request_head_passed(self, end_stream: bool) -> None:
+        self._head_end = end_stream
+        self._connect(None)
+
+    def request_data_passed(self, data: bytes, end_stream: bool) -> None:
+        if self.ended:
+            return
+        if self._head_kept:
+            self._head_kept = False
+            modified = self.request_modified or (self.chain is not None and self.chain.request.modified)
+            settle_length(self.request.headers, len(data) if end_stream else None, modified)
+            self._send_head(False)
+        if not self._head_out:
+            if data:
+                self._backlog.append(data)
+            self._backlog_end = end_stream
+            if not self._backlog_full and sum(map(len, self._backlog)) > BACKLOG_HIGH:
+                self._backlog_full = True
+                self.consumer.fetch_wants_pause(True)
+            return
+        stream = self.stream
+        assert stream is not None
+        if data:
+            stream.send_data(data)
+        if end_stream:
+            self._request_done = True
+            stream.send_end()
+
+    def request_end_passed(self, trailers: Headers | None) -> None:
+        if self.ended:
+            return
+        if self._head_kept:
+            self._head_kept = False
+            self.request.headers.remove(b"content-length")
+            self._send_head(False)
+        if not self._head_out:
+            self._backlog_end = True
+            self._backlog_trailers = trailers
+            return
+        assert self.stream is not None
+        self._request_done = True
+        self.stream.send_end(trailers)
+
+    def request_waits(self, waiting: bool) -> None:
+        self.consumer.fetch_wants_pause(waiting)
+
+    def response_waits(self, waiting: bool) -> None:
+        if waiting:
+            self._pause(2)
+        else:
+            self._unpause(2)
+
+    def local_reply(self, reply: LocalReply) -> None:
+        if not self.ended or self.response is not None:
+            self.give_up()
+            if self.chain is not None:
+                self.chain.request.stop()
+                self.chain.response.stop()
+            self.consumer.fetch_reply(reply)
+
+    def reset(self) -> None:
+        self.give_up()
+        self.consumer.fetch_reset()
+
+    def request_overflow(self, name: str) -> None:
+        self.local_reply(LocalReply(413, details=b"request_payload_exceeded_limit:" + name.encode()))
+
+    def response_overflow(self, name: str) -> None:
+        self.local_reply(LocalReply(502, details=b"response_payload_exceeded_limit:" + name.encode()))
+
+    def response_head_passed(self, end_stream: bool) -> None:
+        assert self.response is not None
+        self.consumer.fetch_response(self.response, end_stream)
+
+    def response_data_passed(self, data: bytes, end_stream: bool) -> None:
+        self.consumer.fetch_data(data, end_stream)
+
+    def response_end_passed(self, trailers: Headers | None) -> None:
+        self.consumer.fetch_end(trailers)
+
+    # The connection
+
+    def _connect(self, exclude: Server | None) -> None:
+        self.consumer.fetch_moved(State.SEND_REQUEST, None)
+        acquisition = self._acquire(self._ready, self, exclude)
+        # `_ready` may have been called already, and all of this may be over.
+        if self.stream is None and not self.ended:
+            self._acquisition = acquisition
+
+    def _ready(self, made: UpstreamStream | StreamError) -> None:
+        self._acquisition = None
+        if isinstance(made, StreamError):
+            self._fail(made)
+            return
+        self.stream = made
+        if self._pauses:
+            made.pause_reading()
+        end = self._head_end
+        if not end and not self._backlog_end and not self._backlog:
+            if self._length_may_change and b"content-length" in self.request.headers and not self._head_out:
+                self._head_kept = True
+                return
+            self._send_head(False)
+            return
+        backlog, trailers = self._backlog, self._backlog_trailers
+        self._backlog = []
+        if not end and self._length_may_change and trailers is None:
+            modified = self.request_modified or (self.chain is not None and self.chain.request.modified)
+            total = sum(map(len, backlog)) if self._backlog_end else None
+            settle_length(self.request.headers, total, modified)
+        self._send_head(end)
+        if not end and not self.ended:
+            if backlog:
+                made.send_data(b"".join(backlog) if len(backlog) > 1 else backlog[0])
+            if self._backlog_end and not self.ended:
+                self._request_done = True
+                made.send_end(trailers)
+        if self._backlog_full:
+            self._backlog_full = False
+            self.consumer.fetch_wants_pause(False)
+
+    def _send_head(self, end_stream: bool) -> None:
+        stream = self.stream
+        assert stream is not None
+        self._head_out = True
+        if not self._preserve_host:
+            self.request.authority = stream.authority
+        self.consumer.fetch_moved(State.SEND_REQUEST, Hook.SEND_REQUEST_HDR)
+        if self.ended:  # a filter that was told of the hook has answered
+            return
+        self._request_done = end_stream
+        stream.send_request(self.request, end_stream)
+        if self.response is None and not self.ended:
+            self.consumer.fetch_moved(State.READ_RESPONSE, None)
+
+    def _fail(self, error: StreamError) -> None:
+        self.ended = True
+        self.stream = None
+        self.consumer.fetch_failed(error)
+
+    def _may_retry(self, error: StreamError) -> bool:
+        """RFC 9110 section 9.2.2: a proxy repeats a request only if its method is idempotent; and here only if
+        the connection went away without a byte of an answer, and no content would have to be sent again."""
+        stream = self.stream
+        return (
+            self._retries > 0
+            and stream is not None
+            and error.fault is StreamFault.DISCONNECTED
+            and self.request.method in IDEMPOTENT_METHODS
+            and self._head_end
+            and self.response is None
+            and stream.bytes_received == 0
+            and self.request.upgrade is None
+        )
+
+    # ResponseReceiver: what comes from the origin
+
+    def informational_received(self, response: Response) -> None:
+        if not self.ended:
+            self.consumer.fetch_informational(response)
+
+    def response_received(self, response: Response, end_stream: bool) -> None:
+        if self.ended:
+            return
+        assert self.stream is not None
+        self.stream.server.succeeded()
+        self.response = response
+        self.tunnel = starts_tunnel(self.request, response)
+        connect = self.request.method == b"CONNECT"
+        self.consumer.fetch_moved(State.READ_RESPONSE, None if connect else Hook.READ_RESPONSE_HDR)
+        if self.ended:
+            return
+        if end_stream and not self.tunnel:
+            self.ended = True
+        if self.chain is not None and not self.tunnel:
+            self.chain.response.headers(end_stream)
+        else:
+            self.consumer.fetch_response(response, end_stream)
+
+    def data_received(self, data: bytes) -> None:
+        if self.tunnel:
+            self.consumer.fetch_data(data, False)
+        elif self.ended:
+            return
+        elif self.chain is not None:
+            self.chain.response.data(data, False)
+        else:
+            self.consumer.fetch_data(data, False)
+
+    def end_received(self, trailers: Headers | None) -> None:
+        if self.tunnel:
+            self.consumer.fetch_end(None)
+            return
+        if self.ended:
+            return
+        self.ended = True
+        if self.chain is not None:
+            self.chain.response.end(trailers)
+        else:
+            self.consumer.fetch_end(trailers)
+
+    def stream_failed(self, error: StreamError) -> None:
+        if self.tunnel:
+            self.tunnel = False
+            self._fail(error)
+        elif not self.ended:
+            failed = self.stream
+            assert failed is not None
+            # A connection that had been idle may just have reached the origin's time limit: no sign of ill health.
+            if self.response is None and not (failed.reused and error.fault is StreamFault.DISCONNECTED):
+                failed.server.failed()
+            if self._may_retry(error):
+                self._retries -= 1
+                self.stream = None
+                self._head_out = False
+                self._connect(failed.server)
+            else:
+                self._fail(error)
+
+    def pause_writing(self) -> None:
+        if not self.ended or self.tunnel:
+            self.consumer.fetch_wants_pause(True)
+
+    def resume_writing(self) -> None:
+        if not self.ended or self.tunnel:
+            self.consumer.fetch_wants_pause(False)
+
+    def _pause(self, reason: int) -> None:
+        before = self._pauses
+        self._pauses = before | reason
+        if not before and self.stream is not None and (not self.ended or self.tunnel):
+            self.stream.pause_reading()
+
+    def _unpause(self, reason: int) -> None:
+        before = self._pauses
+        self._pauses = before & ~reason
+        if before and not self._pauses and self.stream is not None and (not self.ended or self.tunnel):
+            self.stream.resume_reading()

@@ -1,0 +1,104 @@
+"""`Proxy`: what one configuration makes, shared by its transactions: rules, upstreams, filters, logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twisted_wasmproxy.config.model import AccessConfig, Configuration, ListenerConfig
+from twisted_wasmproxy.http.stream import RequestReceiver, ServerStream, StreamError
+from twisted_wasmproxy.transaction.chain import Chain, FilterSlot
+from twisted_wasmproxy.transaction.forwarding import Forwarder
+from twisted_wasmproxy.transaction.record import record_of
+from twisted_wasmproxy.transaction.remap import RemapTable
+from twisted_wasmproxy.transaction.transaction import Transaction
+from twisted_wasmproxy.upstream.access import Access
+from twisted_wasmproxy.upstream.tunnel import open_tunnel
+
+if TYPE_CHECKING:
+    from twisted_wasmproxy.accesslog import AccessLog
+    from twisted_wasmproxy.transaction.fetch import Acquire, Fetch, UpstreamStream
+    from twisted_wasmproxy.upstream.clusters import Acquisition
+    from twisted_wasmproxy.upstream.reactor import UpstreamReactor
+    from twisted_wasmproxy.upstream.server import Server
+    from twisted_wasmproxy.upstream.upstreams import Upstreams
+
+__all__ = ["Proxy"]
+
+
+class Proxy:
+    """One configuration at work. A reload makes another; transactions stay with the one that they began on.
+
+    `client_filters` and `origin_filters`: the filters of each phase in configured order. `traced`: whether hooks go
+    to the debug log.
+    """
+
+    def __init__(
+        self,
+        config: Configuration,
+        reactor: UpstreamReactor,
+        upstreams: Upstreams,
+        client_filters: Sequence[FilterSlot],
+        origin_filters: Sequence[FilterSlot],
+        access_logs: Sequence[AccessLog],
+        traced: bool = False,
+    ) -> None:
+        self.config = config
+        self.reactor = reactor
+        self.upstreams = upstreams
+        self.client_filters = client_filters
+        self.origin_filters = origin_filters
+        self.traced = traced
+        self.remap = RemapTable(config.remap)
+        self.forwarder = Forwarder(config.headers, tuple(listener.endpoint for listener in config.listeners))
+        self.node: dict[str, object] = dict(config.node)
+        self.transactions: set[Transaction] = set()
+        self.retired: Callable[[], None] | None = None
+        """Set when this configuration has been replaced: called once no transaction is left."""
+        self._access_logs = access_logs
+        self._accesses: dict[int, Access] = {}
+        self._origin_filters_read_requests: bool | None = None
+
+    def handler(self, listener: ListenerConfig) -> Callable[[ServerStream, bool], RequestReceiver]:
+        """Return what a listener's codec calls with each request head."""
+
+        def handle(stream: ServerStream, end_stream: bool) -> RequestReceiver:
+            transaction = Transaction(self, listener, stream, end_stream)
+            transaction.start()
+            return transaction
+
+        return handle
+
+    def filters_read_requests(self, chain: Chain | None) -> bool:
+        """Return whether any filter wants to see request content."""
+        if chain is not None and chain.request.has_body_filter:
+            return True
+        return any(getattr(slot.factory, "reads_requests", True) for slot in self.origin_filters)
+
+    def access(self, listener: ListenerConfig) -> Access:
+        """Return the access rules of a forward listener."""
+        access = self._accesses.get(id(listener))
+        if access is None:
+            access = self._accesses[id(listener)] = Access(listener.access)
+        return access
+
+    def tunnel_to(self, host: str, port: int, access: Access) -> Acquire:
+        """Return how a CONNECT gets its connection."""
+
+        def acquire(
+            ready: Callable[[UpstreamStream | StreamError], None], receiver: Fetch, exclude: Server | None
+        ) -> Acquisition:
+            return open_tunnel(host, port, self.reactor, 10.0, access, receiver, ready)
+
+        return acquire
+
+    def ended(self, transaction: Transaction, error: StreamError | None) -> None:
+        """A transaction has closed: log it, and let go of this configuration if it was the last one."""
+        self.transactions.discard(transaction)
+        if self._access_logs:
+            record = record_of(transaction, error)
+            for log in self._access_logs:
+                log.log(record)
+        if not self.transactions and self.retired is not None:
+            retired, self.retired = self.retired, None
+            retired()

@@ -1,0 +1,161 @@
+"""`route`: where a request goes: to an upstream by rule, to the origin it names (forward proxy), or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from twisted_wasmproxy.http.messages import Request
+from twisted_wasmproxy.http.stream import StreamError
+from twisted_wasmproxy.transaction import local
+from twisted_wasmproxy.transaction.chain import LocalReply
+
+if TYPE_CHECKING:
+    from twisted_wasmproxy.transaction.fetch import Acquire, Fetch, UpstreamStream
+    from twisted_wasmproxy.transaction.transaction import Transaction
+    from twisted_wasmproxy.upstream.clusters import Acquisition, Cluster, Server
+
+__all__ = ["Route", "route"]
+
+
+@dataclass
+class Route:
+    """An origin to ask."""
+
+    name: bytes
+    """Of the upstream; for a forward proxy `host:port`."""
+    acquire: Acquire
+    path: bytes
+    preserve_host: bool
+    retries: int
+
+
+def route(txn: Transaction) -> Route | LocalReply:
+    """Decide where the request goes."""
+    request = txn.request
+    proxy = txn.proxy
+    if proxy.forwarder.is_loop(request):
+        return local.error(508, "the request has been through this proxy before", b"loop_detected")
+    if b"max-forwards" in request.headers:
+        answer = _max_forwards(request)
+        if answer is not None:
+            return answer
+    match = proxy.remap.match(request) if request.method != b"CONNECT" else None
+    if match is None:
+        if txn.listener.mode == "forward":
+            return _forward(txn)
+        if request.method == b"CONNECT":
+            return local.error(405, "CONNECT is for a forward proxy", b"connect_refused")
+        return local.error(404, "no rule for this host and path", b"no_rule")
+    txn.rule_name = match.name
+    if match.redirect is not None:
+        status, location = match.redirect
+        return LocalReply(status, [(b"Location", location)], details=b"redirect")
+    if match.respond is not None:
+        return LocalReply(match.respond, details=b"rule")
+    cluster = proxy.upstreams.cluster(match.upstream)
+    return Route(
+        cluster.name.encode(),
+        _by_cluster(cluster, _hash_key(txn, cluster)),
+        match.path,
+        match.preserve_host,
+        cluster.config.retries,
+    )
+
+
+def _by_cluster(cluster: Cluster, key: bytes) -> Acquire:
+    def acquire(
+        ready: Callable[[UpstreamStream | StreamError], None], receiver: Fetch, exclude: Server | None
+    ) -> Acquisition:
+        return cluster.acquire(key, ready, receiver, exclude)
+
+    return acquire
+
+
+def _hash_key(txn: Transaction, cluster: Cluster) -> bytes:
+    """Return what a consistent hash is taken of."""
+    if cluster.config.balance != "consistent_hash":
+        return b""
+    on = cluster.config.hash_on
+    request = txn.request
+    if on == "host":
+        return request.authority.lower()
+    if on == "source":
+        peer = txn.stream.connection.peer
+        return peer[0].encode() if peer is not None else b""
+    if on.startswith("header:"):
+        return request.headers.get(on[7:].encode()) or b""
+    return request.path
+
+
+def _forward(txn: Transaction) -> Route | LocalReply:
+    """RFC 9112 section 3.2.2 and 3.2.3: the client names the origin."""
+    request = txn.request
+    proxy = txn.proxy
+    connect = request.method == b"CONNECT"
+    peer = txn.stream.connection.peer
+    access = proxy.access(txn.listener)
+    if not access.client_allowed(peer[0] if peer is not None else None):
+        return local.error(403, "this client may not use the proxy", b"client_denied")
+    if not connect and request.target[:1] in (b"/", b"*"):
+        return local.error(400, "a forward proxy wants the target in absolute form", b"not_absolute_form")
+    if not connect and request.scheme not in (b"http", b"https"):
+        return local.error(400, "only http and https can be fetched", b"bad_scheme")
+    address = _host_and_port(request.authority, None if connect else 443 if request.scheme == b"https" else 80)
+    if address is None:
+        return local.error(400, "the target names no usable host and port", b"bad_authority")
+    host, port = address
+    if not access.host_allowed(host):
+        return local.error(403, "this host may not be reached", b"host_denied")
+    if not access.port_allowed(port, connect):
+        return local.error(403, f"port {port} may not be reached", b"port_denied")
+    txn.forward = True
+    name = f"{host}:{port}".encode()
+    if connect:
+        return Route(name, proxy.tunnel_to(host, port, access), b"", True, 0)
+    cluster = proxy.upstreams.origin(request.scheme, host, port, access)
+    return Route(name, _by_cluster(cluster, b""), request.path, True, cluster.config.retries)
+
+
+def _host_and_port(authority: bytes, default: int | None) -> tuple[str, int] | None:
+    """Split `host[:port]`; brackets of an IPv6 address are taken off."""
+    try:
+        text = authority.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            return None
+        digits = rest[1:]
+    else:
+        host, _, digits = text.partition(":")
+    if digits:
+        if not digits.isdigit() or len(digits) > 5:
+            return None
+        port = int(digits)
+    elif default is None:
+        return None
+    else:
+        port = default
+    return (host, port) if host and 0 < port < 65536 else None
+
+
+def _max_forwards(request: Request) -> LocalReply | None:
+    """RFC 9110 section 7.6.2: TRACE and OPTIONS end here at zero, and are counted down before."""
+    if request.method not in (b"TRACE", b"OPTIONS"):
+        return None
+    value = request.headers.get(b"max-forwards")
+    if value is None or not value.isdigit():
+        return None
+    left = int(value)
+    if left:
+        request.headers.set(b"max-forwards", b"%d" % (left - 1))
+        return None
+    if request.method == b"OPTIONS":
+        return LocalReply(200, [(b"Allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH")], details=b"options")
+    secret = (b"authorization", b"cookie", b"proxy-authorization")
+    lines = [name + b": " + value for name, value in request.headers if name.lower() not in secret]
+    echo = b"\r\n".join([request.method + b" " + request.target + b" HTTP/" + request.version, *lines, b"", b""])
+    return LocalReply(200, [(b"Content-Type", b"message/http")], echo, b"trace")

@@ -1,0 +1,539 @@
+"""`Transaction`: one request from a client and its answer, from the first hook to the last.
+
+It sits between the client's codec (`ServerStream`), the filters of the client phase (`Chain`), the rules
+(`RemapTable`) and the origin (`Fetch`), and owns the state (see `states`). Content is pushed through:
+
+    client -> data_received -> chain.request -> request_data_passed -> fetch -> origin
+    client <- stream.send_data <- response_data_passed <- chain.response <- fetch_data <- fetch <- origin
+
+Where there is no filter, no gate and no buffer lies between two of these calls.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from twisted_wasmproxy.config.model import ListenerConfig
+from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError, StreamFault
+from twisted_wasmproxy.transaction import local
+from twisted_wasmproxy.transaction.attributes import attribute
+from twisted_wasmproxy.transaction.chain import Chain, LocalReply
+from twisted_wasmproxy.transaction.fetch import Fetch, starts_tunnel
+from twisted_wasmproxy.transaction.framing import settle_length
+from twisted_wasmproxy.transaction.route import Route, route
+from twisted_wasmproxy.transaction.states import TRANSITIONS, Hook, State
+
+if TYPE_CHECKING:
+    from twisted_wasmproxy.transaction.proxy import Proxy
+
+__all__ = ["Transaction"]
+
+_log = Logger()
+
+_CLIENT, _FILTERS, _ORIGIN = 1, 2, 4
+"""Reasons why a direction is paused; each is set and cleared on its own."""
+
+
+class Transaction:
+    """Made by the listener when a request head is in; `start` runs it."""
+
+    __slots__ = (
+        "_head_kept",
+        "_length_may_change",
+        "_request_pauses",
+        "_response_pauses",
+        "_response_started",
+        "attempts",
+        "chain",
+        "details",
+        "fetch",
+        "filter_state",
+        "finished",
+        "first_response_byte",
+        "forward",
+        "hierarchy",
+        "listener",
+        "outgoing",
+        "proxy",
+        "replied",
+        "request",
+        "request_bytes",
+        "request_ended",
+        "request_sent",
+        "response",
+        "response_bytes",
+        "response_ended",
+        "rule_name",
+        "started",
+        "state",
+        "stream",
+        "termination",
+        "tunnel",
+        "upstream_connection",
+        "upstream_failure",
+        "upstream_name",
+    )
+
+    def __init__(self, proxy: Proxy, listener: ListenerConfig, stream: ServerStream, end_stream: bool) -> None:
+        self.proxy = proxy
+        self.listener = listener
+        self.stream = stream
+        self.request: Request = stream.request
+        self.response: Response | None = None
+        self.outgoing: Request | None = None
+        self.fetch: Fetch | None = None
+        self.state = State.READ_REQUEST
+        self.forward = False
+        """Whether the client used this as a forward proxy."""
+        self.request_ended = end_stream
+        self.tunnel = False
+        self.filter_state: dict[tuple[bytes, ...], bytes] = {}
+        self.replied = False
+        """Whether the answer is made here (by a filter or because of an error)."""
+        self.response_ended = False
+        self._response_started = False
+        self._head_kept = False
+        self._request_pauses = 0
+        self._response_pauses = 0
+        # What the log and the attributes tell.
+        self.started = time.time()
+        self.finished = 0.0
+        self.request_sent = 0.0
+        self.first_response_byte = 0.0
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.attempts = 0
+        self.details = b""
+        self.termination = b""
+        self.upstream_name = b""
+        self.rule_name = b""
+        self.upstream_failure = b""
+        self.upstream_connection: ConnectionInfo | None = None
+        self.hierarchy = b"NONE"
+        slots = proxy.client_filters
+        self._length_may_change = False
+        self.chain: Chain | None = Chain(self, slots, listener.limits.buffer) if slots else None
+
+    def start(self) -> None:
+        """Begin with the request head."""
+        proxy = self.proxy
+        proxy.transactions.add(self)
+        if proxy.traced or (self.chain is not None and self.chain.hooks):
+            self._hook(Hook.TXN_START)
+            self._hook(Hook.READ_REQUEST_HDR)
+        end = self.request_ended
+        chain = self.chain
+        if not end and b"expect" in self.request.headers and not self._accept_expectation():
+            return
+        if chain is not None:
+            chain.request.headers(end)
+        else:
+            self.request_head_passed(end)
+
+    def _accept_expectation(self) -> bool:
+        """RFC 9110 section 10.1.1: pass the expectation on, unless a filter must see the content first."""
+        expect = self.request.headers.get(b"expect")
+        if expect is not None and expect.lower() != b"100-continue":
+            self.local_reply(local.error(417, "only 100-continue can be met", b"expectation_failed"))
+            return False
+        if self.proxy.filters_read_requests(self.chain):
+            self.request.headers.remove(b"expect")
+            self.stream.send_informational(Response(100, Headers()))
+        return True
+
+    # States and hooks
+
+    def _move(self, state: State) -> None:
+        present = self.state
+        if state is not present:
+            assert state in TRANSITIONS[present], f"{present} -> {state}"
+            self.state = state
+
+    def _hook(self, hook: Hook) -> None:
+        if self.proxy.traced:
+            _log.debug(
+                "txn {id} {hook} {method} {target}",
+                id=id(self),
+                hook=hook.value,
+                method=self.request.method,
+                target=self.request.target,
+            )
+        if self.chain is not None:
+            for told in self.chain.hooks:
+                told(hook)
+
+    def _watched(self) -> bool:
+        return self.proxy.traced or (self.chain is not None and bool(self.chain.hooks))
+
+    # RequestReceiver: what comes from the client
+
+    def data_received(self, data: bytes) -> None:
+        if self.tunnel:
+            assert self.fetch is not None
+            self.request_bytes += len(data)
+            self.fetch.send_data(data, False)
+            return
+        self.request_bytes += len(data)
+        if self.replied or self.response_ended:
+            return
+        if self.chain is not None:
+            self.chain.request.data(data, False)
+        elif self.fetch is not None:
+            self.fetch.send_data(data, False)
+
+    def end_received(self, trailers: Headers | None) -> None:
+        self.request_ended = True
+        if self.tunnel:
+            assert self.fetch is not None
+            self.fetch.send_data(b"", True)
+        elif self.replied or self.response_ended:
+            return
+        elif self.chain is not None:
+            self.chain.request.end(trailers)
+        else:
+            self.request_end_passed(trailers)
+
+    def stream_failed(self, error: StreamError) -> None:
+        """The client's stream broke. A slow one may still be told why."""
+        if self.state is State.CLOSED:
+            return
+        self.termination = str(error).encode()
+        self.upstream_failure = self.upstream_failure or b""
+        self._close(error)
+
+    def stream_finished(self) -> None:
+        if self.state is not State.CLOSED:
+            self._close(None)
+
+    def pause_writing(self) -> None:
+        self._pause_response(_CLIENT)
+
+    def resume_writing(self) -> None:
+        self._resume_response(_CLIENT)
+
+    # ChainOwner: what comes out of the request gates
+
+    def attribute(self, path: tuple[bytes, ...]) -> object:
+        return attribute(self, path)
+
+    def request_head_passed(self, end_stream: bool) -> None:
+        watched = self._watched()
+        if watched:
+            self._hook(Hook.PRE_REMAP)
+        found = route(self)
+        if watched and not self.replied:
+            self._hook(Hook.POST_REMAP)
+            self._hook(Hook.CACHE_LOOKUP_COMPLETE)
+        if self.replied:  # a filter that was told of a hook has answered
+            return
+        if isinstance(found, LocalReply):
+            self.local_reply(found)
+        else:
+            self._fetch(found, end_stream)
+
+    def _fetch(self, found: Route, end_stream: bool) -> None:
+        proxy = self.proxy
+        connection = self.stream.connection
+        peer = connection.peer
+        self.hierarchy = b"DIRECT"
+        self.outgoing = outgoing = proxy.forwarder.outgoing(
+            self.request, peer[0] if peer is not None else None, connection.secure, self.forward
+        )
+        outgoing.path = found.path
+        self.upstream_name = found.name
+        fetch = Fetch(
+            self,
+            outgoing,
+            found.acquire,
+            proxy.origin_filters,
+            self.listener.limits.buffer,
+            preserve_host=found.preserve_host,
+            retries=found.retries,
+            length_may_change=self.chain is not None and self.chain.request.has_body_filter,
+        )
+        self.fetch = fetch
+        fetch.start(end_stream)
+
+    def request_data_passed(self, data: bytes, end_stream: bool) -> None:
+        fetch = self.fetch
+        if fetch is not None and not self.replied:
+            if self.chain is not None:
+                fetch.request_modified = self.chain.request.modified
+            fetch.send_data(data, end_stream)
+
+    def request_end_passed(self, trailers: Headers | None) -> None:
+        if self.fetch is not None and not self.replied:
+            self.fetch.send_end(trailers)
+
+    def request_waits(self, waiting: bool) -> None:
+        self._pause_request(_FILTERS) if waiting else self._resume_request(_FILTERS)
+
+    def response_waits(self, waiting: bool) -> None:
+        self._pause_response(_FILTERS) if waiting else self._resume_response(_FILTERS)
+
+    # FetchConsumer: what comes from the origin
+
+    def fetch_moved(self, state: State, hook: Hook | None) -> None:
+        self._move(state)
+        if hook is Hook.SEND_REQUEST_HDR:
+            fetch = self.fetch
+            assert fetch is not None
+            assert fetch.stream is not None
+            self.attempts += 1
+            self.upstream_connection = fetch.stream.connection
+            self.request_sent = time.time()
+        elif state is State.READ_RESPONSE and hook is not None:
+            self.first_response_byte = time.time()
+        if hook is not None and self._watched():
+            self._hook(hook)
+
+    def fetch_informational(self, response: Response) -> None:
+        self.stream.send_informational(response)
+
+    def fetch_response(self, response: Response, end_stream: bool) -> None:
+        if self.replied:
+            return
+        assert self.fetch is not None
+        if response.upgrade is None:
+            self.proxy.forwarder.incoming(response, time.time())
+        self.response = response
+        self._move(State.SEND_RESPONSE)
+        if self._watched():
+            self._hook(Hook.SEND_RESPONSE_HDR)
+            if self.replied:
+                return
+        chain = self.chain
+        if chain is not None and not self.fetch.tunnel:
+            self._length_may_change = chain.response.has_body_filter
+        origin_chain = self.fetch.chain
+        if origin_chain is not None and origin_chain.response.has_body_filter:
+            self._length_may_change = True
+        if chain is not None:
+            chain.response.headers(end_stream)
+        else:
+            self.response_head_passed(end_stream)
+
+    def fetch_data(self, data: bytes, end_stream: bool) -> None:
+        if self.tunnel:
+            self.response_bytes += len(data)
+            self.stream.send_data(data)
+        elif self.replied:
+            return
+        elif self.chain is not None:
+            self.chain.response.data(data, end_stream)
+        else:
+            self.response_data_passed(data, end_stream)
+
+    def fetch_end(self, trailers: Headers | None) -> None:
+        if self.tunnel:
+            self.stream.send_end()
+        elif self.replied:
+            return
+        elif self.chain is not None:
+            self.chain.response.end(trailers)
+        else:
+            self.response_end_passed(trailers)
+
+    def fetch_failed(self, error: StreamError) -> None:
+        self.upstream_failure = str(error).encode()
+        if self.state is State.CLOSED or self.response_ended:
+            return
+        if self._response_started:
+            self._break_off(b"upstream:" + error.fault.name.lower().encode())
+        else:
+            self.local_reply(local.from_fault(error))
+
+    def fetch_wants_pause(self, pause: bool) -> None:
+        self._pause_request(_ORIGIN) if pause else self._resume_request(_ORIGIN)
+
+    def fetch_reply(self, reply: LocalReply) -> None:
+        self.local_reply(reply)
+
+    def fetch_reset(self) -> None:
+        self.reset()
+
+    # ChainOwner: what comes out of the response gates, to the client
+
+    def response_head_passed(self, end_stream: bool) -> None:
+        response = self.response
+        assert response is not None
+        if (
+            self._length_may_change
+            and not end_stream
+            and self.request.method != b"HEAD"
+            and b"content-length" in response.headers
+        ):
+            self._head_kept = True
+            return
+        self._send_head(end_stream)
+
+    def _send_head(self, end_stream: bool) -> None:
+        response = self.response
+        assert response is not None
+        self._response_started = True
+        fetch = self.fetch
+        if fetch is not None and fetch.tunnel and starts_tunnel(self.request, response):
+            self.tunnel = True
+            self.stream.send_response(response, False)
+            self._move(State.TUNNEL)
+            return
+        self.response_ended = end_stream
+        self.stream.send_response(response, end_stream)
+
+    def response_data_passed(self, data: bytes, end_stream: bool) -> None:
+        if self._head_kept:
+            self._head_kept = False
+            assert self.response is not None
+            modified = self.chain is not None and self.chain.response.modified
+            if not modified and self.fetch is not None and self.fetch.chain is not None:
+                modified = self.fetch.chain.response.modified
+            settle_length(self.response.headers, len(data) if end_stream else None, modified)
+            self._send_head(False)
+        self.response_bytes += len(data)
+        stream = self.stream
+        if data:
+            stream.send_data(data)
+        if end_stream:
+            self.response_ended = True
+            stream.send_end()
+
+    def response_end_passed(self, trailers: Headers | None) -> None:
+        if self._head_kept:
+            self._head_kept = False
+            assert self.response is not None
+            self.response.headers.remove(b"content-length")
+            self._send_head(False)
+        self.response_ended = True
+        self.stream.send_end(trailers)
+
+    # Answers made here
+
+    def local_reply(self, reply: LocalReply) -> None:
+        """Answer the client from here, if there is still room for an answer; else break the stream off.
+
+        The answer goes through the response gates of the client phase whose filters have not seen another head.
+        """
+        if self.replied or self.response_ended or self.state is State.CLOSED or self.tunnel:
+            return
+        self.details = reply.details
+        if self._response_started:
+            self._break_off(reply.details)
+            return
+        self.replied = True
+        self._head_kept = False
+        self._length_may_change = False
+        if self.fetch is not None:
+            self.fetch.give_up()
+        response, body = local.build(reply, self.request)
+        self.proxy.forwarder.own(response, time.time())
+        self.response = response
+        self._move(State.SEND_RESPONSE)
+        chain = self.chain
+        if chain is not None:
+            chain.request.stop()
+            if self._watched():
+                self._hook(Hook.SEND_RESPONSE_HDR)
+            self._length_may_change = bool(body) and chain.response.has_body_filter
+            chain.response.restart(not body)
+            if body:
+                chain.response.data(body, True)
+            return
+        self.response_head_passed(not body)
+        if body:
+            self.response_data_passed(body, True)
+
+    def reset(self) -> None:
+        """A filter breaks the stream off."""
+        if not self.response_ended:
+            self._break_off(self.details or b"reset_by_filter")
+
+    def request_overflow(self, name: str) -> None:
+        self._overflow(413, "the request body is more than a filter may hold", b"request", name)
+
+    def response_overflow(self, name: str) -> None:
+        self._overflow(502, "the response body is more than a filter may hold", b"response", name)
+
+    def _overflow(self, status: int, text: str, which: bytes, name: str) -> None:
+        _log.warn(
+            "{text} (filter {name}, limit {limit} bytes)", text=text, name=name, limit=self.listener.limits.buffer
+        )
+        self.local_reply(local.error(status, text, which + b"_payload_too_large"))
+
+    def _break_off(self, why: bytes) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.termination = self.termination or why
+        self.response_ended = True
+        self.stream.abort()
+        self._close(StreamError(StreamFault.DISCONNECTED, "broken off here"))
+
+    # Flow control
+
+    def _pause_request(self, reason: int) -> None:
+        before = self._request_pauses
+        self._request_pauses = before | reason
+        if not before and self.state is not State.CLOSED:
+            self.stream.pause_reading()
+
+    def _resume_request(self, reason: int) -> None:
+        before = self._request_pauses
+        self._request_pauses = before & ~reason
+        if before and not self._request_pauses and self.state is not State.CLOSED:
+            self.stream.resume_reading()
+
+    def _pause_response(self, reason: int) -> None:
+        before = self._response_pauses
+        self._response_pauses = before | reason
+        if not before and self.fetch is not None:
+            self.fetch.pause_reading()
+
+    def _resume_response(self, reason: int) -> None:
+        before = self._response_pauses
+        self._response_pauses = before & ~reason
+        if before and not self._response_pauses and self.fetch is not None:
+            self.fetch.resume_reading()
+
+    # The end
+
+    def _close(self, error: StreamError | None) -> None:
+        self._move(State.CLOSED)
+        self.finished = time.time()
+        if self.fetch is not None:
+            self.fetch.give_up()
+        if self._watched():
+            self._hook(Hook.TXN_CLOSE)
+        if self.chain is not None:
+            self.chain.close()
+        if self.fetch is not None:
+            self.fetch.close()
+        self.proxy.ended(self, error)
+
+    # For attributes and the log
+
+    def duration_ns(self) -> int | None:
+        """Return how long the transaction took, once it has ended."""
+        return int((self.finished - self.started) * 1e9) if self.finished else None
+
+    def backend_latency_ns(self) -> int | None:
+        """Return the time from the request's head going out to the answer's coming in."""
+        if not self.first_response_byte:
+            return None
+        return int((self.first_response_byte - self.request_sent) * 1e9)
+
+    def grpc_status(self) -> int | None:
+        """Return grpc-status of a gRPC answer, from its trailers or its head."""
+        places = []
+        if self.chain is not None and self.chain.response.trailers is not None:
+            places.append(self.chain.response.trailers)
+        if self.response is not None:
+            places.append(self.response.headers)
+        for headers in places:
+            value = headers.get(b"grpc-status")
+            if value is not None and value.isdigit():
+                return int(value)
+        return None

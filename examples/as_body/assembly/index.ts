@@ -20,6 +20,7 @@ import {
   set_buffer_bytes,
   stream_context,
 } from "@gcoredev/proxy-wasm-sdk-as/assembly";
+import { ensureContext } from "@gcoredev/proxy-wasm-sdk-as/assembly/runtime";
 
 const TOKEN = "token:";
 const ASTERISK: u8 = 0x2a;
@@ -35,6 +36,11 @@ class RedactRoot extends RootContext {
 
   onConfigure(size: u32): bool {
     super.onConfigure(size);
+    // At the end the SDK looks up the root among the stream contexts, where it has not put it, and would trap.
+    ensureContext(this.context_id, this.context_id);
+
+    this.token = "";
+    this.words = [];
     const lines = this.getConfiguration().split("\n");
     for (let i = 0; i < lines.length; i++) {
       const line = lines[i].trim();

@@ -25,9 +25,9 @@ from wasmtime import _ffi as ffi
 
 from twisted_wasmproxy.runtimes.binary import check_header
 from twisted_wasmproxy.runtimes.deadline import DeadlineWatch
+from twisted_wasmproxy.runtimes.faults import BACKTRACE_FRAMES, one_line, surfaced
 from twisted_wasmproxy.runtimes.interface import (
     CompileError,
-    Exit,
     FunctionType,
     HostFunction,
     Import,
@@ -36,7 +36,7 @@ from twisted_wasmproxy.runtimes.interface import (
     RuntimeFault,
     Trap,
 )
-from twisted_wasmproxy.runtimes.linking import match_imports
+from twisted_wasmproxy.runtimes.linking import NUMBERS, match_imports
 
 __all__ = ["WasmtimeEngine", "WasmtimeInstance", "WasmtimeModule"]
 
@@ -96,13 +96,13 @@ class WasmtimeEngine:
         try:
             return bytes(wasmtime.Module(self.engine, wasm).serialize())
         except wasmtime.WasmtimeError as error:
-            raise CompileError(_one_line(str(error))) from None
+            raise CompileError(one_line(str(error))) from None
 
     def load(self, code: bytes) -> WasmtimeModule:
         try:
             module = wasmtime.Module.deserialize(self.engine, code)
         except wasmtime.WasmtimeError as error:
-            raise CompileError(_one_line(str(error))) from None
+            raise CompileError(one_line(str(error))) from None
         return WasmtimeModule(self, module)
 
 
@@ -271,7 +271,7 @@ class WasmtimeInstance:
                 values = raw_values.from_address(address)
                 value = function(*params(values))
                 if result is not None:
-                    values[0] = value if to_bits is None else to_bits(value)
+                    values[0] = value if to_bits is None else to_bits(value)  # type: ignore[assignment]  # None is a TypeError
                 return 0
             except BaseException as error:  # goes on in the call that led here; ctypes would print and forget it
                 self._raised = error
@@ -281,7 +281,7 @@ class WasmtimeInstance:
 
     def _bind(self, name: str, function_type: FunctionType) -> Callable[..., Any]:
         params, results = function_type.params, function_type.results
-        if len(results) > 1 or not set(params + results) <= _RAW_FORMATS.keys():
+        if len(results) > 1 or not NUMBERS.issuperset(params + results):
             raise RuntimeFault(f"the exported function {name} {function_type} has a type that the host cannot call")
         reference = ctypes.byref(self._export(name).of.func)
         context, frames, watch, limit = self._context, self._frames, self._watch, self._limits.cpu
@@ -306,7 +306,7 @@ class WasmtimeInstance:
             except IndexError:
                 values, trap, trap_out = self._new_frame()
             for slot, arg in zip(slots, args):  # noqa: B905 - the lengths are equal, and strict= costs
-                values[slot] = arg
+                values[slot] = arg  # ctypes masks to 64 bits, and the guest reads as many as the type has
             self._depth = depth + 1
             try:
                 error = _call_unchecked(context, reference, values, count, trap_out)
@@ -370,9 +370,7 @@ class WasmtimeInstance:
             if expired:
                 text = f"interrupted: the call took longer than {self._limits.cpu:g} s"
             raise Trap(text, timed_out=expired, backtrace=backtrace)
-        if isinstance(raised, (Exit, Trap)) or not isinstance(raised, Exception):
-            raise raised
-        raise Trap(f"a host function raised {type(raised).__name__}: {raised}", backtrace=backtrace) from raised
+        raise surfaced(raised, backtrace)
 
     def _look_at_memory(self) -> None:
         if self._memory is None:
@@ -404,7 +402,7 @@ def _take_trap(trap: c_void_p) -> tuple[str, tuple[str, ...]]:
     owned = wasmtime.Trap._from_ptr(ctypes.cast(trap, ctypes.POINTER(ffi.wasm_trap_t)))
     trap.value = None
     try:
-        return _cause(owned.message), tuple(_frame_text(frame) for frame in owned.frames)
+        return _cause(owned.message), tuple(_frame_text(frame) for frame in owned.frames[:BACKTRACE_FRAMES])
     finally:
         owned.close()
 
@@ -414,7 +412,10 @@ def _take_error(error: int) -> tuple[str, tuple[str, ...]]:
     frames = ffi.wasm_frame_vec_t()
     ffi.wasmtime_error_wasm_trace(owned.ptr(), ctypes.byref(frames))
     try:
-        texts = tuple(_frame_text(wasmtime.Frame._from_ptr(frames.data[n], owned)) for n in range(frames.size))
+        texts = tuple(
+            _frame_text(wasmtime.Frame._from_ptr(frames.data[n], owned))
+            for n in range(min(frames.size, BACKTRACE_FRAMES))
+        )
         return _cause(str(owned)), texts
     finally:
         ffi.wasm_frame_vec_delete(ctypes.byref(frames))
@@ -424,12 +425,8 @@ def _take_error(error: int) -> tuple[str, tuple[str, ...]]:
 def _cause(message: str) -> str:
     """Leave out the backtrace that wasmtime writes into its messages, and its prefixes."""
     _, found, cause = message.partition("Caused by:")
-    text = _one_line(cause if found else message)
+    text = one_line(cause if found else message)
     return text.removeprefix("0: ").removeprefix("wasm trap: ")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _frame_text(frame: wasmtime.Frame) -> str:

@@ -221,7 +221,7 @@ _TEXTS: dict[str, Callable[[TransactionRecord], bytes]] = {
     "sshv": lambda r: b"HTTP/" + r.origin_version if r.origin_version else b"",
     "cqtx": _request_text,
     "cqu": _mapped_url,
-    "cquc": _url,
+    "cquc": _mapped_url,
     "pqu": _mapped_url,
     "pquc": _mapped_url,
     "cquuc": _url,

@@ -95,4 +95,5 @@ def _check_port(place: Place, prefix: str, parts: list[str]) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"no such file: {getattr(error.filename, 'decode', lambda: error.filename)()}"
-    return f"{error}" or type(error).__name__
+    # What int() and argument binding say names Twisted's own functions first.
+    return re.sub(r"^\w+(?:\.\w+)*\(\) ", "", str(error)) or type(error).__name__

@@ -280,7 +280,7 @@ def path_in_existing_folder(place: Place) -> Path:
 # `2001-01-01`, which nobody means in settings that are passed on.
 _JSON_WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _JSON_INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,999})")
-_JSON_FLOAT = re.compile(r"-?\d{1,400}(?:\.\d{1,400})?(?:[eE][-+]?\d{1,3})?")
+_JSON_FLOAT = re.compile(r"-?(?:0|[1-9]\d{0,399})(?:\.\d{1,400})?(?:[eE][-+]?\d{1,3})?")
 
 
 def plain(place: Place) -> object:

@@ -1,0 +1,241 @@
+"""Traps in all their forms, and the limits of time and memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from tests.runtimes.conftest import compile_wat
+from twisted_wasmproxy.runtimes.interface import Limits, Trap
+
+TRAPS = """
+(module
+  (memory (export "memory") 1)
+  (table 2 funcref)
+  (elem (i32.const 0) $wide)
+  (type $none (func))
+  (func $wide (param i64))
+  (func $unreachable (export "unreachable") unreachable)
+  (func $divide (export "divide") (result i32) (i32.div_u (i32.const 1) (i32.const 0)))
+  (func $overflow (export "overflow") (result i32) (i32.div_s (i32.const 0x80000000) (i32.const -1)))
+  (func $outside (export "outside") (result i32) (i32.load (i32.const 65533)))
+  (func $far (export "far") (result i32) (i32.load offset=4294967295 (i32.const -1)))
+  (func $recurse (export "recurse") (call $recurse))
+  (func $null (export "null") (call_indirect (type $none) (i32.const 1)))
+  (func $signature (export "signature") (call_indirect (type $none) (i32.const 0)))
+  (func $beyond (export "beyond") (call_indirect (type $none) (i32.const 7)))
+  (func $truncate (export "truncate") (result i32) (i32.trunc_f32_s (f32.const nan)))
+  (func $outer (export "outer") (call $unreachable))
+  (func (export "well") (result i32) (i32.const 1)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("unreachable", "unreachable"),
+        ("divide", "divide by zero"),
+        ("overflow", "overflow"),
+        ("outside", "out of bounds memory access"),
+        ("far", "out of bounds memory access"),
+        ("recurse", "call stack exhausted"),
+        ("null", "uninitialized|null"),
+        ("signature", "indirect call|mismatch"),
+        ("beyond", "out of bounds|undefined element"),
+        ("truncate", "invalid conversion"),
+    ],
+)
+def test_a_trap_says_in_one_line_what_happened_and_where(build, name, text):
+    instance = build(TRAPS)
+    with pytest.raises(Trap, match=text) as told:
+        instance.function(name)()
+    assert "\n" not in str(told.value)
+    assert not told.value.timed_out
+    assert told.value.__cause__ is None
+    assert told.value.backtrace
+    assert name in told.value.backtrace[0]
+    assert len(told.value.backtrace) <= 20
+
+
+def test_a_backtrace_is_innermost_first(build):
+    with pytest.raises(Trap) as told:
+        build(TRAPS).function("outer")()
+    assert [frame.split()[0] for frame in told.value.backtrace] == ["unreachable", "outer"]
+
+
+def test_the_engine_is_well_after_a_trap(build):
+    instance = build(TRAPS)
+    for _ in range(3):
+        with pytest.raises(Trap):
+            instance.function("recurse")()
+        assert instance.function("well")() == 1
+
+
+LOOP = """
+(module
+  (import "env" "host" (func $host))
+  (func (export "forever") (loop $again (br $again)))
+  (func (export "ask_forever") (loop $again (call $host) (br $again)))
+  (func (export "ask") (call $host))
+  (func (export "spin") (param i32)
+    (loop $again (br_if $again (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))
+"""
+
+
+@pytest.fixture
+def interruptible(engine):
+    if not engine.interruptible:
+        pytest.skip(f"{engine.name} cannot be interrupted")
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("limit", [0.05, 0.3])
+def test_an_endless_loop_is_interrupted_at_its_limit(build, limit):
+    instance = build(LOOP, {"env.host": ("->", lambda: None)}, cpu=limit)
+    for name in ("forever", "ask_forever"):
+        begun = time.monotonic()
+        with pytest.raises(Trap, match="interrupted") as told:
+            instance.function(name)()
+        assert told.value.timed_out
+        assert limit <= time.monotonic() - begun < limit + 2  # an upper bound for a machine under load
+        assert told.value.backtrace
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_endless_start_section_is_interrupted(build):
+    with pytest.raises(Trap) as told:
+        build("(module (func $s (loop $again (br $again))) (start $s))", cpu=0.05)
+    assert told.value.timed_out
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_short_limit_holds_though_the_watch_sleeps_for_a_long_one(build):
+    patient = build(LOOP, {"env.host": ("->", lambda: None)}, cpu=600)
+    hasty = build(LOOP, {"env.host": ("->", lambda: None)}, cpu=0.05)
+    patient.function("ask")()
+    with pytest.raises(Trap) as told:
+        hasty.function("forever")()
+    assert told.value.timed_out
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_one_instance_that_is_overdue_does_not_end_another(build):
+    """The one that waits in a host function is within its time while the one that it called is not."""
+    hasty = build(LOOP, {"env.host": ("->", lambda: None)}, cpu=0.05)
+
+    def host():
+        with pytest.raises(Trap):
+            hasty.function("forever")()
+
+    patient = build(LOOP, {"env.host": ("->", host)}, cpu=60)
+    patient.function("ask")()
+    patient.function("spin")(1000)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_nested_call_runs_in_the_time_of_the_outer_one(build):
+    instance = build(LOOP, {"env.host": ("->", lambda: instance.function("spin")(1000))}, cpu=0.2)
+    begun = time.monotonic()
+    with pytest.raises(Trap) as told:
+        instance.function("ask_forever")()
+    assert told.value.timed_out
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_time_out_that_a_host_function_swallows_still_ends_the_outer_call(build):
+    calls = []
+
+    def host():
+        calls.append(1)
+        with pytest.raises(Trap):
+            instance.function("forever")()
+
+    instance = build(LOOP, {"env.host": ("->", host)}, cpu=0.05)
+    with pytest.raises(Trap) as told:
+        instance.function("ask_forever")()
+    assert told.value.timed_out
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_each_call_from_outside_has_the_whole_time(build):
+    instance = build(LOOP, {"env.host": ("->", lambda: None)}, cpu=0.25)
+    spin = instance.function("spin")
+    begun = time.monotonic()
+    while time.monotonic() - begun < 0.6:
+        spin(10_000)
+    with pytest.raises(Trap):
+        instance.function("forever")()
+    spin(10_000)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_time_that_a_host_function_takes_counts(build):
+    instance = build(LOOP, {"env.host": ("->", lambda: time.sleep(0.1))}, cpu=0.05)
+    with pytest.raises(Trap) as told:
+        instance.function("ask_forever")()
+    assert told.value.timed_out
+
+
+def test_no_limit_of_time_is_no_interruption(build):
+    instance = build(LOOP, {"env.host": ("->", lambda: None)}, cpu=0)
+    instance.function("spin")(2_000_000)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_calls_start_one_thread_at_most_and_it_sleeps_between_deadlines(build):
+    instance = build(LOOP, {"env.host": ("->", lambda: None)}, cpu=600)
+    ask = instance.function("ask")
+    ask()
+    before = threading.active_count()
+    for _ in range(2000):
+        ask()
+    assert threading.active_count() == before
+    assert sum(thread.name == "wasm-deadlines" for thread in threading.enumerate()) == 1
+
+
+GROW = """
+(module
+  (memory (export "memory") 2)
+  (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
+  (func (export "eat") (loop $again (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable)) (br $again))))
+"""
+
+
+def test_memory_does_not_grow_past_its_limit(engine, build):
+    assert engine.limits_memory
+    instance = build(GROW, memory=5 * 65536 + 100)
+    grow = instance.function("grow")
+    assert grow(3) == 2
+    assert grow(1) == 0xFFFFFFFF
+    assert grow(0) == 5
+    assert instance.memory_size() == 5 * 65536
+    with pytest.raises(Trap):
+        instance.function("eat")()
+
+
+def test_the_limit_of_memory_is_the_instances_and_not_the_modules(engine):
+    module = compile_wat(engine, GROW)
+    small, large = (module.instantiate({}, Limits(memory=pages * 65536)) for pages in (3, 9))
+    assert small.function("grow")(2) == 0xFFFFFFFF
+    assert large.function("grow")(7) == 2
+    small.close()
+    large.close()
+
+
+def test_a_declared_maximum_below_the_limit_holds(build):
+    instance = build('(module (memory (export "memory") 1 2) (func (export "grow") (result i32) (memory.grow (i32.const 2))))')
+    assert instance.function("grow")() == 0xFFFFFFFF
+
+
+def test_a_module_that_needs_more_memory_than_it_may_have_is_refused(build):
+    with pytest.raises(Trap, match="memory"):
+        build(GROW, memory=65536)
+
+
+def test_memory_that_is_not_exported_is_limited_as_well(build):
+    instance = build('(module (memory 1) (func (export "grow") (result i32) (memory.grow (i32.const 9))))', memory=655360 - 1)
+    assert instance.function("grow")() == 0xFFFFFFFF

@@ -48,11 +48,15 @@ class StreamFault(Enum):
 
 
 class StreamError(Exception):
-    """A stream that broke: `fault` for the machine, the text for the operator."""
+    """A stream that broke: `fault` for the machine, the text for the operator.
 
-    def __init__(self, fault: StreamFault, text: str) -> None:
+    `status` is what the codec itself has answered the client with for it; 0 if nothing.
+    """
+
+    def __init__(self, fault: StreamFault, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.fault = fault
+        self.status = status
 
 
 class ConnectionInfo(Protocol):
@@ -70,7 +74,8 @@ class ConnectionInfo(Protocol):
 
 
 class _Stream(Protocol):
-    connection: ConnectionInfo
+    @property
+    def connection(self) -> ConnectionInfo: ...
 
     def send_data(self, data: bytes) -> None:
         """Send content (or, after an upgrade, raw bytes)."""

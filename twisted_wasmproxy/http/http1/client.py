@@ -1,0 +1,449 @@
+"""The client's end of an HTTP/1.1 connection: one request at a time to an origin, and its response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from twisted_wasmproxy.http.deadlines import NEVER, Deadlines, shared_deadlines
+from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
+from twisted_wasmproxy.http.http1.encode import Framing, encode_request
+from twisted_wasmproxy.http.http1.head import HeadLimits, ResponseHead
+from twisted_wasmproxy.http.http1.syntax import MessageError
+from twisted_wasmproxy.http.http1.wire import Wire, WireStream
+from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.stream import ResponseReceiver, StreamError, StreamFault
+from twisted_wasmproxy.http.transport import peer_has_spoken
+
+__all__ = ["ClientProtocol", "ResponseLimits"]
+
+
+@dataclass(frozen=True)
+class ResponseLimits:
+    """What the head of a response may measure; origins are allowed more than clients."""
+
+    request_line: int = 16 * 1024
+    """Bytes of the status line."""
+    header_bytes: int = 256 * 1024
+    header_count: int = 1000
+
+
+class _Input(Enum):
+    """What the next byte from the origin is."""
+
+    IDLE = "nothing that was asked for"
+    HEAD = "part of a response head"
+    CONTENT = "content with a Content-Length, or chunked"
+    REST = "content that ends with the connection"
+    TUNNEL = "no HTTP"
+    CLOSED = "not read"
+
+
+# What each state goes over to:
+#
+#   IDLE     a stream is opened -> HEAD; any byte -> CLOSED
+#   HEAD     a 1xx -> HEAD; 101, or 2xx to CONNECT -> TUNNEL; a head -> CONTENT or REST, or, where it has no content,
+#            as CONTENT at its end
+#   CONTENT  its end -> IDLE, or CLOSED where the connection does not persist or the request has not ended
+#   REST     the origin closes -> CLOSED
+#   TUNNEL   both directions have ended -> CLOSED
+#   any      the connection is lost or aborted, what comes is not HTTP, silence -> CLOSED
+
+
+class ClientProtocol(Wire):
+    """One connection to an origin."""
+
+    __slots__ = ("_head", "_idle_since", "_input", "_limits", "_on_closed", "_on_idle", "_served", "_stream")
+
+    def __init__(
+        self,
+        on_idle: Callable[[ClientProtocol], None],
+        on_closed: Callable[[ClientProtocol], None],
+        limits: HeadLimits | None = None,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        """`on_idle` is called when an exchange has ended and another may begin, `on_closed` when all is over.
+
+        At `on_idle` the receiver of the exchange has not been told of its end yet, so that what it does then finds a
+        free connection.
+        """
+        super().__init__(deadlines or shared_deadlines())
+        self._on_idle = on_idle
+        self._on_closed = on_closed
+        self._limits = limits or _DEFAULT_LIMITS
+        self._input = _Input.IDLE
+        self._head: ResponseHead | None = None
+        self._stream: _ClientStream | None = None
+        self._served = 0
+        self._idle_since = 0.0
+
+    # -- for the pool
+
+    @property
+    def reused(self) -> bool:
+        """Whether an exchange has been served."""
+        return self._served > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether a stream may be opened."""
+        return self._input is _Input.IDLE
+
+    def usable(self) -> bool:
+        """Return whether a stream may be opened and, where it has been idle for a while, the origin has not closed."""
+        if self._input is not _Input.IDLE:
+            return False
+        # A look at the socket costs a system call; between two ticks the reactor has just had one.
+        return self._idle_since == self._deadlines.now or not peer_has_spoken(self.transport)
+
+    def open_stream(self, receiver: ResponseReceiver) -> _ClientStream:
+        """Begin an exchange. The connection must be idle."""
+        assert self._input is _Input.IDLE
+        stream = self._stream = _ClientStream(self, receiver, self._served > 0)
+        self._served += 1
+        self._input = _Input.HEAD
+        return stream
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self._input = _Input.CLOSED
+        if not self.lost:
+            super().close()
+
+    # -- the connection
+
+    def connectionMade(self) -> None:
+        self._idle_since = self._deadlines.now
+
+    def connection_lost(self, reason: Failure) -> None:
+        stream = self._stream
+        if stream is not None:
+            if self._input is _Input.REST and reason.check(ConnectionDone):
+                self._response_ended(stream)
+                stream.receiver.end_received(None)
+            else:
+                self._lost(reason.getErrorMessage())
+        self._input = _Input.CLOSED
+        self._head = None
+        self._on_closed(self)
+
+    def read_ended(self) -> None:
+        stream = self._stream
+        if self._input is _Input.TUNNEL:
+            assert stream is not None
+            stream.tunnel_read_ended()
+            return
+        if self._input is _Input.REST:
+            assert stream is not None
+            self._response_ended(stream)
+            stream.receiver.end_received(None)
+        elif stream is not None:
+            self._lost("closed the connection")
+        self.close()
+
+    def _lost(self, text: str) -> None:
+        begun = self._input in (_Input.CONTENT, _Input.REST) or self._head is not None
+        fault = StreamFault.INCOMPLETE if begun else StreamFault.DISCONNECTED
+        self._fail(StreamError(fault, f"origin: {text}"))
+
+    # -- input
+
+    def _consume(self, data: bytes) -> None:
+        while data:
+            input_ = self._input
+            if input_ is _Input.HEAD:
+                data = self._read_head(data)
+            elif input_ is _Input.CONTENT:
+                data = self._read_content(data)
+            elif input_ is _Input.CLOSED:
+                return
+            elif input_ is _Input.IDLE:
+                # Bytes that nobody asked for: the connection is out of step.
+                self.close()
+                return
+            else:
+                stream = self._stream
+                assert stream is not None
+                stream.bytes_received += len(data)
+                self.arm()
+                stream.receiver.data_received(data)
+                return
+
+    def _read_head(self, data: bytes) -> bytes:
+        stream = self._stream
+        assert stream is not None
+        if stream.request is None:
+            self._fail(StreamError(StreamFault.PROTOCOL, "origin: a response before the request"))
+            return b""
+        head = self._head
+        if head is None:
+            head = self._head = ResponseHead(self._limits)
+        try:
+            taken = head.feed(data)
+        except MessageError as error:
+            self._fail(StreamError(StreamFault.PROTOCOL, f"origin: {error}"))
+            return b""
+        if taken < 0:
+            stream.bytes_received += len(data)
+            return b""
+        self._head = None
+        stream.bytes_received += taken
+        rest = data[taken:] if taken < len(data) else b""
+        response = head.response
+        status = response.status
+        if status < 200:
+            self._read_informational(stream, response)
+            return rest
+        method = stream.request.method
+        if method == b"CONNECT" and status < 300:
+            self._begin_tunnel(stream, response)
+            return rest
+        stream.keep_alive = head.keep_alive
+        if method == b"HEAD" or status == 204 or status == 304:
+            end_stream = True
+        elif head.chunked:
+            end_stream = False
+            self._decoder = ChunkedDecoder(self._limits)
+            self._input = _Input.CONTENT
+        elif head.content_length is not None:
+            self._remaining = head.content_length
+            end_stream = not self._remaining
+            self._input = _Input.CONTENT
+        else:
+            end_stream = False
+            self._input = _Input.REST
+        if end_stream:
+            self._response_ended(stream, rest)
+            rest = b""
+        else:
+            self.arm()
+        stream.receiver.response_received(response, end_stream)
+        return rest
+
+    def _read_informational(self, stream: _ClientStream, response: Response) -> None:
+        if response.status != 101:
+            self.arm()
+            stream.receiver.informational_received(response)
+        elif stream.request is None or stream.request.upgrade is None or response.upgrade is None:
+            self._fail(StreamError(StreamFault.PROTOCOL, "origin: a 101 that was not asked for"))
+        else:
+            self._begin_tunnel(stream, response)
+
+    def _begin_tunnel(self, stream: _ClientStream, response: Response) -> None:
+        self._input = _Input.TUNNEL
+        stream.begin_tunnel()
+        self.arm()
+        stream.receiver.response_received(response, False)
+
+    def _read_content(self, data: bytes) -> bytes:
+        stream = self._stream
+        assert stream is not None
+        decoder = self._decoder
+        trailers = None
+        if decoder is not None:
+            try:
+                content, taken = decoder.feed(data)
+            except MessageError as error:
+                self._fail(StreamError(StreamFault.PROTOCOL, f"origin: {error}"))
+                return b""
+            ended = decoder.done
+            if ended:
+                trailers = decoder.trailers
+        else:
+            taken = min(len(data), self._remaining)
+            content = data if taken == len(data) else data[:taken]
+            self._remaining -= taken
+            ended = not self._remaining
+        stream.bytes_received += taken
+        rest = data[taken:] if taken < len(data) else b""
+        if not ended:
+            self.arm()
+            if content:
+                stream.receiver.data_received(content)
+            return rest
+        if content:
+            stream.receiver.data_received(content)
+            if self._stream is not stream:
+                return b""
+        self._response_ended(stream, rest)
+        stream.receiver.end_received(trailers)
+        return b""
+
+    def _response_ended(self, stream: _ClientStream, rest: bytes = b"") -> None:
+        """Free the connection, or close it if it cannot serve another exchange."""
+        self._stream = None
+        self._decoder = None
+        self.resume_reading()
+        if stream.keep_alive and stream.request_ended and not rest and not self.read_closed and not self.lost:
+            self._input = _Input.IDLE
+            self.deadline = NEVER
+            self._idle_since = self._deadlines.now
+            self._on_idle(self)
+        else:
+            stream.sending = False
+            self.close()
+
+    def _fail(self, error: StreamError) -> None:
+        """Break the exchange off."""
+        stream = self._stream
+        assert stream is not None
+        self.drop(stream)
+        stream.receiver.stream_failed(error)
+
+    def drop(self, stream: _ClientStream) -> None:
+        """End the exchange with the connection."""
+        self._stream = None
+        self._head = None
+        self._decoder = None
+        stream.sending = False
+        self._input = _Input.CLOSED
+        self.abort()
+
+    def tunnel_over(self) -> None:
+        """Both directions of the tunnel have ended."""
+        self._stream = None
+        self.close()
+
+    # -- time
+
+    def arm(self) -> None:
+        """Set the deadline: the origin owes a byte, or must read what is sent to it."""
+        stream = self._stream
+        if stream is None:
+            return
+        now = self._deadlines.now
+        if self._input is _Input.TUNNEL:
+            self.deadline = NEVER  # the time of a tunnel is measured at the client's side
+        elif self.write_blocked or (stream.request_ended and not self.reading_paused):
+            self.deadline = now + stream.idle_timeout
+        else:
+            self.deadline = NEVER
+
+    def deadline_passed(self) -> None:
+        """The origin was silent for too long; see `Deadlines`."""
+        stream = self._stream
+        if stream is None:
+            self.abort()
+        elif self.made_progress():
+            self.arm()
+        else:
+            self._fail(StreamError(StreamFault.TIMEOUT, "origin: silent for too long"))
+
+    # -- the transport's buffer
+
+    def writing_paused(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            self.arm()
+            stream.receiver.pause_writing()
+
+    def writing_resumed(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            self.arm()
+            stream.receiver.resume_writing()
+
+
+class _ClientStream(WireStream):
+    """One request and its response."""
+
+    __slots__ = (
+        "authority",
+        "idle_timeout",
+        "keep_alive",
+        "receiver",
+        "request",
+        "request_ended",
+        "reused",
+        "server",
+        "tunnel_ended",
+    )
+
+    _wire: ClientProtocol
+    server: Any
+    """For the pool that hands the stream out; nothing here looks at it."""
+    authority: bytes
+    """The same."""
+
+    def __init__(self, wire: ClientProtocol, receiver: ResponseReceiver, reused: bool) -> None:
+        super().__init__(wire)
+        self.receiver = receiver
+        self.reused = reused
+        self.request: Request | None = None
+        self.request_ended = False
+        self.keep_alive = False
+        self.tunnel_ended = False
+        self.idle_timeout = 60.0
+        """Seconds that the origin may be silent; may be changed before the request is sent."""
+
+    # -- ClientStream
+
+    def send_request(self, request: Request, end_stream: bool) -> None:
+        """Send the head. Raises ValueError, and sends nothing, if it would not be one valid head."""
+        wire = self._wire
+        if self.request is not None or wire._stream is not self:
+            return
+        head, self._framing, self._to_send = encode_request(request, end_stream)
+        self.request = request
+        self.sending = True
+        self.bytes_sent += wire.write(head)
+        if end_stream:
+            self.send_end()
+
+    def abort(self) -> None:
+        """Give the exchange up; nothing is called after this."""
+        if self._wire._stream is self:
+            self._wire.drop(self)
+
+    def pause_reading(self) -> None:
+        wire = self._wire
+        if wire._stream is self:
+            wire.pause_reading()
+            wire.arm()
+
+    def resume_reading(self) -> None:
+        wire = self._wire
+        if wire._stream is self:
+            wire.resume_reading()
+            wire.arm()
+
+    # -- from the wire
+
+    def begin_tunnel(self) -> None:
+        """The response has left HTTP."""
+        self._framing = Framing.TUNNEL
+        self.sending = True
+
+    def tunnel_read_ended(self) -> None:
+        """The origin has half-closed the tunnel."""
+        if self.tunnel_ended:
+            return
+        self.tunnel_ended = True
+        if not self.sending:
+            self._wire.tunnel_over()
+        self.receiver.end_received(None)
+
+    def _sent(self) -> None:
+        wire = self._wire
+        if self._framing is not Framing.TUNNEL:
+            self.request_ended = True
+            wire.arm()
+        elif self.tunnel_ended:
+            wire.tunnel_over()
+        else:
+            wire.close_writing()
+
+    def _break(self, error: StreamError) -> None:
+        self._wire.drop(self)
+        self.receiver.stream_failed(error)
+
+    def _tunnelled(self) -> None:
+        """The time of a tunnel is measured at the client's side."""
+
+
+_DEFAULT_LIMITS = ResponseLimits()

@@ -1,0 +1,365 @@
+"""Reading the head of a message: our start line, llhttp's field lines, and what RFC 9112 says they mean together.
+
+llhttp is fed a fixed start line, because of the real one it takes both too much (HTTP/0.9, two spaces, any version) and
+too little (a fixed list of methods). It judges the field section: white space, line ends, control bytes,
+Content-Length and Transfer-Encoding against each other. What it lets pass and must not pass is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
+
+from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.http1.syntax import (
+    HOP_BY_HOP,
+    REQUEST_LINE,
+    STATUS_LINE,
+    MessageError,
+    connection_options,
+    is_valid_authority,
+    split_target,
+)
+from twisted_wasmproxy.http.messages import REASONS, Request, Response
+
+__all__ = ["HeadLimits", "RequestHead", "ResponseHead"]
+
+_END = b"\r\n\r\n"
+_REQUEST_LINE_OF_ANOTHER_VERSION = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/[0-9]+(?:\.[0-9]+)?\r\n")
+_PERSISTENCE = frozenset([b"close", b"keep-alive"])
+# To pass on an upgrade to another version of HTTP would be to let clients talk past every rule of this proxy.
+_NOT_TO_TUNNEL = frozenset([b"h2c", b"h2", b"http"])
+
+
+class HeadLimits(Protocol):
+    """The sizes that a head may have, in bytes and lines; `LimitsConfig` is one."""
+
+    @property
+    def request_line(self) -> int: ...
+
+    @property
+    def header_bytes(self) -> int: ...
+
+    @property
+    def header_count(self) -> int: ...
+
+
+class _Head:
+    """What reading the head of a request and of a response have in common."""
+
+    __slots__ = (
+        "_complete",
+        "_control",
+        "_limits",
+        "_lines",
+        "_parser",
+        "_size",
+        "_start",
+        "_tail",
+        "chunked",
+        "content_length",
+        "keep_alive",
+        "size",
+    )
+
+    content_length: int | None
+    """Value of Content-Length."""
+    chunked: bool
+    """Whether the content is chunked."""
+    keep_alive: bool
+    """Whether the sender lets the connection serve another exchange."""
+    size: int
+    """Bytes of the head, once it is complete."""
+
+    _parser_type: type[HttpRequestParser] | type[HttpResponseParser]
+    _parser_start: bytes
+    _control_fields: frozenset[bytes]
+
+    def __init__(self, limits: HeadLimits) -> None:
+        self._limits = limits
+        self._parser: HttpRequestParser | HttpResponseParser | None = None
+        self._start = b""
+        self._tail = b""
+        self._lines: list[tuple[bytes, bytes, bytes]] = []
+        self._control: list[tuple[bytes, bytes]] = []
+        self._complete = False
+        self.content_length = None
+        self.chunked = False
+
+    def feed(self, data: bytes) -> int:
+        """Take bytes of the head, in pieces of any size.
+
+        Return how many of `data` belong to the head once it is complete, and -1 until then. Raises MessageError.
+        """
+        if self._parser is not None:
+            return self._feed_more(data)
+        taken = len(self._start)
+        if taken:
+            if b"\n" not in data and taken + len(data) <= self._limits.request_line:
+                self._start += data
+                return -1
+            data = self._start + data
+        begin = self._start_line(data)
+        if begin < 0:
+            self._start = data
+            return -1
+        self._parser = self._parser_type(self)
+        end = data.find(_END, begin - 2) + 4
+        if end < 4:
+            self.size = len(data)
+            self._size = len(data) - begin
+            self._parse(self._parser_start + data[begin:])
+            self._tail = data[max(begin - 2, len(data) - 3) :]
+            return -1
+        self.size = end
+        self._size = end - begin
+        self._parse(self._parser_start + data[begin:end])
+        self._finish()
+        return end - taken
+
+    def _feed_more(self, data: bytes) -> int:
+        joined = self._tail + data
+        end = joined.find(_END) + 4
+        if end < 4:
+            self.size += len(data)
+            self._size += len(data)
+            self._parse(data)
+            self._tail = joined[-3:]
+            return -1
+        end -= len(self._tail)
+        self.size += end
+        self._size += end
+        self._parse(data[:end])
+        self._finish()
+        return end
+
+    def _parse(self, piece: bytes) -> None:
+        assert self._parser is not None
+        if self._size > self._limits.header_bytes:
+            self._parser = None
+            raise MessageError(431, "the header fields are too long")
+        try:
+            self._parser.feed_data(piece)
+        except HttpParserUpgrade:
+            pass  # raised at the end of a head; what follows it is not for this parser anyway
+        except HttpParserError as error:
+            self._parser = None
+            raise MessageError(400, str(error)) from None
+
+    def _finish(self) -> None:
+        self._parser = None  # it refers to methods of this object
+        if not self._complete:
+            raise MessageError(400, "invalid header")
+        if len(self._lines) > self._limits.header_count:
+            raise MessageError(431, "too many header fields")
+
+    def _start_line(self, data: bytes) -> int:
+        """Read the start line; return where it ends in `data`, -1 if that has not come yet."""
+        raise NotImplementedError
+
+    def _drop_named(self, options: set[bytes]) -> None:
+        """Take out the fields that Connection names. Content-Length stays: it did frame the content."""
+        if not options <= _PERSISTENCE:
+            self._lines = [line for line in self._lines if line[0] not in options or line[0] == b"content-length"]
+
+    def _grant_upgrade(self, protocols: list[bytes], options: set[bytes]) -> bytes | None:
+        """Return the value of Upgrade if it is one that may be tunnelled, with its two fields put among the lines."""
+        if not protocols or b"upgrade" not in options:
+            return None
+        value = b", ".join(protocols)
+        names = {name.partition(b"/")[0].strip(b" \t").lower() for name in value.split(b",")}
+        if names & _NOT_TO_TUNNEL or b"" in names:
+            return None
+        self._lines.append((b"connection", b"Connection", b"Upgrade"))
+        self._lines.append((b"upgrade", b"Upgrade", value))
+        return value
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp's callback for a field line."""
+        key = name.lower()
+        if value[-1:] in b" \t":
+            value = value.rstrip(b" \t")
+        if key in self._control_fields:
+            self._control.append((key, value))
+            if key != b"content-length" and key != b"expect":
+                return
+        self._lines.append((key, name, value))
+
+    def on_headers_complete(self) -> None:
+        """llhttp's callback for the end of the field section."""
+        self._complete = True
+
+
+class RequestHead(_Head):
+    """Reads the head of one request."""
+
+    __slots__ = ("_method", "_minor", "_secure", "_target", "expects_continue", "request")
+
+    request: Request
+    """The request, once `feed` has returned the end of its head."""
+    expects_continue: bool
+    """Whether the client waits for 100 (Continue) before it sends the content (RFC 9110 section 10.1.1)."""
+
+    _parser_type = HttpRequestParser
+    _parser_start = b"PUT / HTTP/1.1\r\n"
+    _control_fields = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+
+    def __init__(self, limits: HeadLimits, secure: bool) -> None:
+        super().__init__(limits)
+        self._secure = secure
+
+    def _start_line(self, data: bytes) -> int:
+        begin = 0
+        if data[0] < 0x20:
+            # RFC 9112 section 2.2: empty lines before a request line are to be skipped.
+            begin = len(data) - len(data.lstrip(b"\r\n"))
+            if begin % 2 and begin == len(data):
+                begin -= 1
+            if data[:begin] != b"\r\n" * (begin // 2) or (begin == 0 and data != b"\r"):
+                raise MessageError(400, "invalid line end before the request line")
+            if begin + 1 >= len(data):
+                if begin > self._limits.request_line:
+                    raise MessageError(400, "empty lines without end")
+                return -1
+        match = REQUEST_LINE.match(data, begin)
+        if match is None:
+            self._refuse_start(data, begin)
+            return -1
+        method, target, major, minor = match.groups()
+        end = match.end()
+        if end - begin - 2 > self._limits.request_line:
+            raise MessageError(414, "the request line is too long")
+        if major != b"1" or minor not in b"01":
+            raise MessageError(505, "the version of HTTP is neither 1.0 nor 1.1")
+        self._method = method
+        self._target = target
+        self._minor = minor
+        return end
+
+    def _refuse_start(self, data: bytes, begin: int) -> None:
+        """Raise MessageError unless the request line in `data` may still become a valid one."""
+        end = data.find(b"\n", begin)
+        if (len(data) if end < 0 else end) - begin > self._limits.request_line:
+            raise MessageError(414, "the request line is too long")
+        if end >= 0:
+            if _REQUEST_LINE_OF_ANOTHER_VERSION.match(data, begin):
+                raise MessageError(505, "the version of HTTP is neither 1.0 nor 1.1")
+            raise MessageError(400, "invalid request line")
+
+    def _finish(self) -> None:
+        super()._finish()
+        host: bytes | None = None
+        connection: list[bytes] = []
+        codings: list[bytes] = []
+        protocols: list[bytes] = []
+        self.expects_continue = False
+        version_1_1 = self._minor == b"1"
+        for key, value in self._control:
+            if key == b"host":
+                if host is not None:
+                    raise MessageError(400, "several Host fields")
+                host = value
+            elif key == b"connection":
+                connection.append(value)
+            elif key == b"content-length":
+                self.content_length = int(value)
+            elif key == b"transfer-encoding":
+                codings.append(value.lower())
+            elif key == b"upgrade":
+                protocols.append(value)
+            elif key == b"expect":
+                self.expects_continue = version_1_1 and value.lower() == b"100-continue"
+        if host is None:
+            if version_1_1:
+                raise MessageError(400, "no Host field")
+        elif not is_valid_authority(host):
+            raise MessageError(400, "invalid Host field")
+        method = self._method
+        if codings:
+            self._check_codings(codings, version_1_1)
+        if method == b"CONNECT" and (self.chunked or self.content_length):
+            raise MessageError(400, "CONNECT has no content")
+        scheme, authority, path = split_target(method, self._target, self._secure)
+        upgrade = None
+        self.keep_alive = version_1_1
+        if connection:
+            options = connection_options(connection)
+            self.keep_alive = b"close" not in options and (version_1_1 or b"keep-alive" in options)
+            self._drop_named(options)
+            if version_1_1 and method != b"CONNECT":
+                upgrade = self._grant_upgrade(protocols, options)
+        headers = Headers.__new__(Headers)
+        headers.lines = self._lines
+        if authority is None:
+            authority = host or b""
+        version = b"1.1" if version_1_1 else b"1.0"
+        self.request = Request(method, scheme, authority, path, headers, version, upgrade)
+
+    def _check_codings(self, codings: list[bytes], version_1_1: bool) -> None:
+        if not version_1_1:
+            raise MessageError(400, "Transfer-Encoding in HTTP/1.0")  # RFC 9112 section 6.1: faulty framing
+        if codings != [b"chunked"]:
+            raise MessageError(501, "no transfer coding but chunked is implemented")
+        self.chunked = True
+
+
+class ResponseHead(_Head):
+    """Reads the head of one response. Whether it has content depends on the request too (RFC 9112 section 6.3)."""
+
+    __slots__ = ("_match", "response")
+
+    response: Response
+    """The response, once `feed` has returned the end of its head."""
+
+    _parser_type = HttpResponseParser
+    _parser_start = b"HTTP/1.1 200 OK\r\n"
+    _control_fields = HOP_BY_HOP | {b"content-length"}
+
+    def _start_line(self, data: bytes) -> int:
+        match = STATUS_LINE.match(data)
+        if match is None:
+            if b"\n" in data:
+                raise MessageError(502, "invalid status line")
+            if len(data) > self._limits.request_line:
+                raise MessageError(502, "the status line is too long")
+            return -1
+        if match[1] != b"1" or match[2] not in b"01":
+            raise MessageError(502, "the version of HTTP is neither 1.0 nor 1.1")
+        self._match = match
+        return match.end()
+
+    def _finish(self) -> None:
+        super()._finish()
+        _, minor, code, reason = self._match.groups()
+        status = int(code)
+        version_1_1 = minor == b"1"
+        connection: list[bytes] = []
+        protocols: list[bytes] = []
+        for key, value in self._control:
+            if key == b"connection":
+                connection.append(value)
+            elif key == b"content-length":
+                self.content_length = int(value)
+            elif key == b"transfer-encoding":
+                if not version_1_1:
+                    raise MessageError(502, "Transfer-Encoding in HTTP/1.0")
+                if self.chunked or value.lower() != b"chunked":
+                    raise MessageError(502, "a transfer coding other than chunked")
+                self.chunked = True
+            elif key == b"upgrade":
+                protocols.append(value)
+        self.keep_alive = version_1_1
+        upgrade = None
+        if connection:
+            options = connection_options(connection)
+            self.keep_alive = b"close" not in options and (version_1_1 or b"keep-alive" in options)
+            self._drop_named(options)
+            if status == 101:
+                upgrade = self._grant_upgrade(protocols, options)
+        headers = Headers.__new__(Headers)
+        headers.lines = self._lines
+        if not reason:
+            reason = b"" if reason is not None else REASONS.get(status, b"")
+        self.response = Response(status, headers, reason, b"1.1" if version_1_1 else b"1.0", upgrade)

@@ -1,0 +1,614 @@
+"""The server's end of an HTTP/1.1 connection: requests in, one at a time and in order, and their responses out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from twisted_wasmproxy.http.deadlines import NEVER, Deadlines, shared_deadlines
+from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
+from twisted_wasmproxy.http.http1.encode import Framing, encode_informational, encode_response
+from twisted_wasmproxy.http.http1.head import HeadLimits, RequestHead
+from twisted_wasmproxy.http.http1.syntax import MessageError
+from twisted_wasmproxy.http.http1.wire import LINGER, Timeouts, Wire, WireStream
+from twisted_wasmproxy.http.messages import REASONS, Request, Response
+from twisted_wasmproxy.http.stream import ConnectionInfo, RequestReceiver, ServerStream, StreamError, StreamFault
+
+__all__ = ["Handler", "Limits", "Refused", "ServerFactory", "ServerProtocol"]
+
+HELD_LIMIT = 64 * 1024
+"""Bytes of later, pipelined requests that are kept before the connection is not read any more."""
+
+DISCARD_LIMIT = 256 * 1024
+"""Bytes of a request that are read only to be forgotten, after it was answered early, to keep the connection."""
+
+LINGER_LIMIT = 16 * 1024 * 1024
+"""The same, where the connection is being closed, so that the client gets to read the answer (RFC 9112 section 9.6)."""
+
+
+class Limits(HeadLimits, Protocol):
+    """What one client may ask; `LimitsConfig` is one."""
+
+    @property
+    def body(self) -> int: ...
+
+    @property
+    def connections(self) -> int: ...
+
+    @property
+    def connections_per_client(self) -> int: ...
+
+
+Handler = Callable[[ServerStream, bool], RequestReceiver]
+"""Takes a request when its head is in, and whether that was all of it; returns who takes the rest."""
+
+Refused = Callable[[ConnectionInfo, int, str], None]
+"""Told of what was answered with an error before there was a stream: the connection, the status, and why."""
+
+
+class _Input(Enum):
+    """What the next byte from the client is."""
+
+    HEAD = "part of a request head, or nothing has come since the last exchange"
+    CONTENT = "content of the present request"
+    NEXT = "of a later request, which has to wait for the present response to end"
+    TUNNEL = "no HTTP"
+    DISCARD = "content of a request that was answered before its end; the connection goes on after it"
+    LINGER = "of no interest; the response has announced the end of the connection"
+    CLOSED = "not read"
+
+
+# What each state goes over to:
+#
+#   HEAD     a head without content -> NEXT; with content -> CONTENT; refused -> LINGER
+#   CONTENT  its end -> NEXT; the response ends first -> DISCARD or LINGER; framing broken, silence -> LINGER
+#   NEXT     the response ends -> HEAD, or LINGER or CLOSED where the connection does not persist; a tunnel -> TUNNEL
+#   DISCARD  the end of the content -> HEAD; too much of it -> LINGER
+#   LINGER   the client closes, silence -> CLOSED
+#   any      the connection is lost, or aborted -> CLOSED
+
+
+class ServerProtocol(Wire):
+    """One client connection."""
+
+    __slots__ = ("_discarded", "_expires", "_factory", "_head", "_held", "_input", "_keep_alive", "_stream")
+
+    def __init__(self, factory: ServerFactory) -> None:
+        super().__init__(factory.deadlines)
+        self._factory = factory
+        self._input = _Input.HEAD
+        self._head: RequestHead | None = None
+        self._held = b""
+        self._keep_alive = True
+        self._stream: _ServerStream | None = None
+        self._expires = NEVER
+        self._discarded = 0
+
+    # -- the connection
+
+    def connectionMade(self) -> None:
+        factory = self._factory
+        # Who connects owes a request within the same time as who has begun one.
+        self.deadline = self._deadlines.now + factory.timeouts.header
+        text = factory.admit(self)
+        if text:
+            self._refuse(503, text)
+
+    def connection_lost(self, reason: Failure) -> None:
+        self._factory.left(self)
+        self._input = _Input.CLOSED
+        self._head = None
+        self._held = b""
+        self._break_stream(StreamError(StreamFault.DISCONNECTED, f"client: {reason.getErrorMessage()}"))
+
+    def read_ended(self) -> None:
+        input_ = self._input
+        if input_ is _Input.TUNNEL:
+            stream = self._stream
+            assert stream is not None
+            stream.tunnel_read_ended()
+        elif input_ is _Input.NEXT:
+            # The request is complete: a client that has only shut down its direction gets its answer, the last one.
+            if not self._held:
+                self._keep_alive = False
+        elif input_ is _Input.CONTENT:
+            self._break_stream(StreamError(StreamFault.DISCONNECTED, "client: closed before the end of the request"))
+            self._shut()
+        else:
+            self._shut()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no exchange is under way and none has begun to arrive."""
+        return self._input is _Input.HEAD and self._head is None
+
+    def drain(self) -> None:
+        """Close when the present exchange has ended, at once if there is none."""
+        if self.idle:
+            self._shut()
+        else:
+            self._keep_alive = False
+
+    # -- input
+
+    def _consume(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        self._consuming = True
+        try:
+            while data:
+                input_ = self._input
+                if input_ is _Input.HEAD:
+                    data = self._read_head(data)
+                elif input_ is _Input.CONTENT or input_ is _Input.DISCARD:
+                    data = self._read_content(data)
+                elif input_ is _Input.NEXT:
+                    self._held = data
+                    if len(data) > HELD_LIMIT:
+                        self.pause_reading()
+                    return
+                elif input_ is _Input.TUNNEL:
+                    stream = self._stream
+                    assert stream is not None
+                    stream.tunnel_read(data)
+                    return
+                else:
+                    self._linger_read(len(data))
+                    return
+        finally:
+            self._consuming = False
+        if self.read_closed:
+            self.read_ended()
+
+    def _read_head(self, data: bytes) -> bytes:
+        factory = self._factory
+        head = self._head
+        if head is None:
+            head = self._head = RequestHead(factory.limits, self.connection.secure)
+            now = self._deadlines.now
+            self.deadline = now + factory.timeouts.header
+            self._expires = now + factory.timeouts.total if factory.timeouts.total else NEVER
+        try:
+            taken = head.feed(data)
+            if taken < 0:
+                return b""
+            self._head = None
+            length = head.content_length
+            if length and factory.limits.body and length > factory.limits.body:
+                raise MessageError(413, "the request content is too long")
+        except MessageError as error:
+            self._refuse(error.status, str(error))
+            return b""
+        if not head.keep_alive or factory.draining:
+            self._keep_alive = False
+        stream = self._stream = _ServerStream(self, head)
+        if head.chunked:
+            self._decoder = ChunkedDecoder(factory.limits)
+            self._input = _Input.CONTENT
+        elif length:
+            self._remaining = length
+            self._input = _Input.CONTENT
+        else:
+            self._input = _Input.NEXT
+        end_stream = self._input is _Input.NEXT
+        self.arm()
+        stream.receiver = receiver = factory.handler(stream, end_stream)
+        if stream.finished:
+            receiver.stream_finished()
+        return data[taken:] if taken < len(data) else b""
+
+    def _read_content(self, data: bytes) -> bytes:
+        """Read content of the present request; return what is behind it."""
+        decoder = self._decoder
+        trailers = None
+        if decoder is not None:
+            try:
+                content, taken = decoder.feed(data)
+            except MessageError as error:
+                self._fail(StreamFault.PROTOCOL, error.status, str(error))
+                return b""
+            ended = decoder.done
+            if ended:
+                self._decoder = None
+                trailers = decoder.trailers
+        else:
+            taken = min(len(data), self._remaining)
+            content = data if taken == len(data) else data[:taken]
+            self._remaining -= taken
+            ended = not self._remaining
+        rest = data[taken:] if taken < len(data) else b""
+        stream = self._stream
+        if stream is None:
+            self._discarded += taken
+            if ended:
+                self._next_request()
+            elif self._discarded > DISCARD_LIMIT:
+                self._linger()
+            return rest
+        stream.bytes_received += taken
+        stream.waits_for_continue = False
+        limit = self._factory.limits.body
+        if limit:
+            stream.content_received += len(content)
+            if stream.content_received > limit:
+                self._fail(StreamFault.OVERLOAD, 413, "the request content is too long")
+                return b""
+        if ended:
+            self._input = _Input.NEXT
+        self.arm()
+        assert stream.receiver is not None
+        if content:
+            stream.receiver.data_received(content)
+        if ended and self._stream is stream:
+            stream.receiver.end_received(trailers)
+        return rest
+
+    def _linger_read(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > LINGER_LIMIT:
+            self.abort()
+
+    # -- the end of exchanges
+
+    def response_ended(self, stream: _ServerStream) -> None:
+        """The stream has handed its whole response to the wire."""
+        self._stream = None
+        stream.finished = True
+        if self._input is _Input.NEXT:
+            if not self._keep_alive:
+                if self._held:
+                    self._linger()
+                else:
+                    self._shut()
+            else:
+                self._next_request()
+        elif self._may_discard(stream):
+            self._input = _Input.DISCARD
+            self._discarded = 0
+            self.deadline = self._deadlines.now + LINGER
+        else:
+            self._linger()
+        if self.reading_paused:
+            self.resume_reading()
+        if stream.receiver is not None:  # else the handler is still at work
+            stream.receiver.stream_finished()
+        if self._held and not self._consuming and self._input is _Input.HEAD:
+            held, self._held = self._held, b""
+            self.dataReceived(held)
+
+    def _may_discard(self, stream: _ServerStream) -> bool:
+        return self._keep_alive and not stream.waits_for_continue and self._remaining <= DISCARD_LIMIT
+
+    def _next_request(self) -> None:
+        if self.read_closed and not self._held:
+            self._shut()
+            return
+        self._input = _Input.HEAD
+        self.deadline = self._deadlines.now + self._factory.timeouts.keep_alive
+
+    def will_keep_alive(self, stream: _ServerStream) -> bool:
+        """Return whether the connection can serve another request after this response."""
+        if not self._keep_alive:
+            return False
+        return self._input is not _Input.CONTENT or not stream.waits_for_continue
+
+    def forbid_keep_alive(self) -> None:
+        """The response has announced, or will show, the end of the connection."""
+        self._keep_alive = False
+
+    def tunnel_over(self, stream: _ServerStream) -> None:
+        """Both directions of the tunnel have ended."""
+        self._stream = None
+        stream.finished = True
+        self._shut()
+        if stream.receiver is not None:
+            stream.receiver.stream_finished()
+
+    def begin_tunnel(self) -> None:
+        """The response has left HTTP."""
+        self._input = _Input.TUNNEL
+        self.arm()
+        if self._held and not self._consuming:
+            held, self._held = self._held, b""
+            self.dataReceived(held)
+        if self.read_closed and self._stream is not None:
+            self._stream.tunnel_read_ended()
+
+    # -- failures
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer what has not become a request."""
+        self._head = None
+        self._factory.refused(self.connection, status, text)
+        self.write(_error_response(status, text, True))
+        self._linger()
+
+    def _fail(self, fault: StreamFault, status: int, text: str) -> None:
+        """Break the present stream off from our side, with an answer if none has begun."""
+        stream = self._stream
+        assert stream is not None
+        answered = stream.response_started
+        self._decoder = None
+        self._break_stream(StreamError(fault, f"client: {text}", status=0 if answered else status))
+        if answered:
+            self.break_off(stream)
+        else:
+            stream.bytes_sent += self.write(_error_response(status, text, stream.request.method != b"HEAD"))
+            self._linger()
+
+    def _break_stream(self, error: StreamError) -> None:
+        stream = self._stream
+        self._stream = None
+        if stream is not None:
+            stream.sending = False
+            if stream.receiver is not None:
+                stream.receiver.stream_failed(error)
+
+    def break_off(self, stream: _ServerStream) -> None:
+        """Close so that the client can see that the response is not complete; what was sent of it may still arrive."""
+        self._stream = None
+        stream.sending = False
+        if stream.ends_with_connection or not stream.response_started:
+            self._input = _Input.CLOSED
+            self.abort()
+        else:
+            self._shut()
+
+    def _shut(self) -> None:
+        self._input = _Input.CLOSED
+        self._head = None
+        if not self.lost:
+            self.close()
+
+    def _linger(self) -> None:
+        """Close, but let the client read what it was sent: a reset, for bytes that nobody reads, could undo that."""
+        if self.lost:
+            return
+        if self.read_closed or self.connection.secure:
+            self._shut()
+            return
+        self._input = _Input.LINGER
+        self._held = b""
+        self.deadline = self._deadlines.now + LINGER
+        self.resume_reading()
+        self.close_writing()
+
+    # -- time
+
+    def arm(self) -> None:
+        """Set the deadline that goes with the present state of an exchange."""
+        timeouts = self._factory.timeouts
+        now = self._deadlines.now
+        input_ = self._input
+        if input_ is _Input.TUNNEL:
+            self.deadline = now + timeouts.tunnel
+            return
+        if self.write_blocked or (input_ is _Input.CONTENT and not self.reading_paused):
+            self.deadline = min(now + timeouts.idle, self._expires)
+        else:
+            self.deadline = self._expires
+
+    def deadline_passed(self) -> None:
+        """Somebody was silent for too long; see `Deadlines`."""
+        input_ = self._input
+        stream = self._stream
+        expired = stream is not None and self._expires < self._deadlines.now and input_ is not _Input.TUNNEL
+        if not expired and input_ is not _Input.LINGER and self.made_progress():
+            self.deadline = self._deadlines.now + self._factory.timeouts.idle
+        elif stream is None:
+            if input_ is _Input.HEAD and self._head is not None:
+                self._refuse(408, "the request head did not come in time")
+            elif input_ is _Input.HEAD and not self.has_unsent():
+                self._shut()
+            else:
+                self._input = _Input.CLOSED
+                self.abort()
+        elif input_ is _Input.TUNNEL or self.write_blocked:
+            self._break_stream(StreamError(StreamFault.TIMEOUT, "client: silent for too long"))
+            self._input = _Input.CLOSED
+            self.abort()
+        elif input_ is _Input.CONTENT:
+            self._fail(StreamFault.TIMEOUT, 408, "the request did not come in time")
+        else:
+            self._fail(StreamFault.TIMEOUT, 504, "the response did not come in time")
+
+    # -- the transport's buffer
+
+    def writing_paused(self) -> None:
+        self.arm_unless_closing()
+        if self._stream is not None and self._stream.receiver is not None:
+            self._stream.receiver.pause_writing()
+
+    def writing_resumed(self) -> None:
+        self.arm_unless_closing()
+        if self._stream is not None and self._stream.receiver is not None:
+            self._stream.receiver.resume_writing()
+
+    def arm_unless_closing(self) -> None:
+        if self._stream is not None:
+            self.arm()
+
+
+class _ServerStream(WireStream):
+    """One request and its response."""
+
+    __slots__ = (
+        "content_received",
+        "finished",
+        "receiver",
+        "request",
+        "response_started",
+        "tunnel_ended",
+        "waits_for_continue",
+    )
+
+    _wire: ServerProtocol
+
+    def __init__(self, wire: ServerProtocol, head: RequestHead) -> None:
+        super().__init__(wire)
+        self.request: Request = head.request
+        self.bytes_received = head.size
+        self.content_received = 0
+        self.receiver: RequestReceiver | None = None
+        self.response_started = False
+        self.finished = False
+        self.tunnel_ended = False
+        self.waits_for_continue = head.expects_continue and (head.chunked or bool(head.content_length))
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether only the end of the connection ends the response."""
+        return self._framing is Framing.CLOSE or self._framing is Framing.TUNNEL
+
+    # -- ServerStream
+
+    def send_informational(self, response: Response) -> None:
+        """Send a 1xx head. Raises ValueError if it has control bytes."""
+        if self.response_started or self._wire._stream is not self or self.request.version == b"1.0":
+            return
+        if response.status == 100:
+            self.waits_for_continue = False
+        self.bytes_sent += self._wire.write(encode_informational(response))
+
+    def send_response(self, response: Response, end_stream: bool) -> None:
+        """Send the head. Raises ValueError, and sends nothing, if it would not be one valid head."""
+        wire = self._wire
+        if self.response_started or wire._stream is not self:
+            return
+        keep_alive = wire.will_keep_alive(self)
+        head, self._framing, self._to_send = encode_response(response, self.request, end_stream, keep_alive)
+        self.response_started = True
+        self.sending = True
+        if self._framing is Framing.CLOSE:
+            keep_alive = False
+        if not keep_alive:
+            wire.forbid_keep_alive()
+        self.bytes_sent += wire.write(head)
+        if self._framing is Framing.TUNNEL:
+            wire.begin_tunnel()
+        elif end_stream:
+            self.send_end()
+
+    def abort(self) -> None:
+        """Break the response off; nothing is called after this."""
+        if self._wire._stream is self:
+            self._wire.break_off(self)
+
+    def pause_reading(self) -> None:
+        wire = self._wire
+        if wire._stream is self:
+            wire.pause_reading()
+            wire.arm()
+
+    def resume_reading(self) -> None:
+        wire = self._wire
+        if wire._stream is self:
+            wire.resume_reading()
+            wire.arm()
+
+    # -- from the wire
+
+    def _sent(self) -> None:
+        if self._framing is not Framing.TUNNEL:
+            self._wire.response_ended(self)
+        elif self.tunnel_ended:
+            self._wire.tunnel_over(self)
+        else:
+            self._wire.close_writing()
+
+    def _break(self, error: StreamError) -> None:
+        receiver = self.receiver
+        self._wire.break_off(self)
+        if receiver is not None:
+            receiver.stream_failed(error)
+
+    def _tunnelled(self) -> None:
+        self._wire.arm()
+
+    def tunnel_read(self, data: bytes) -> None:
+        """Bytes came out of the tunnel."""
+        self.bytes_received += len(data)
+        self._wire.arm()
+        if self.receiver is not None:
+            self.receiver.data_received(data)
+
+    def tunnel_read_ended(self) -> None:
+        """The client has half-closed the tunnel."""
+        if self.tunnel_ended:
+            return
+        self.tunnel_ended = True
+        if self.receiver is not None:
+            self.receiver.end_received(None)
+        if not self.sending:
+            self._wire.tunnel_over(self)
+
+
+def _error_response(status: int, text: str, content: bool) -> bytes:
+    """Return an answer to a request that the codec itself refuses."""
+    body = text.encode("ascii", "replace") + b"\n"
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    return head % (status, REASONS[status], len(body)) + (body if content else b"")
+
+
+def _ignore(connection: ConnectionInfo, status: int, text: str) -> None:
+    """Take a refusal and do nothing."""
+
+
+class ServerFactory(Factory):
+    """Makes a `ServerProtocol` for each connection to one listener, and keeps count of them."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits,
+        timeouts: Timeouts,
+        refused: Refused | None = None,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        """`deadlines` left out is the one of the process. The attributes may be exchanged at any time (a reload)."""
+        self.handler = handler
+        self.limits = limits
+        self.timeouts = timeouts
+        self.refused: Refused = refused or _ignore
+        self.deadlines = deadlines or shared_deadlines()
+        self.connections: set[ServerProtocol] = set()
+        self.draining = False
+        self._by_client: dict[str, int] = {}
+
+    def buildProtocol(self, addr: object) -> Any:
+        return ServerProtocol(self)
+
+    def drain(self) -> None:
+        """Close every connection that is idle now, and the others when their exchange has ended."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    def admit(self, connection: ServerProtocol) -> str:
+        """Count a connection in; return why it is one too many, else an empty string."""
+        self.connections.add(connection)
+        if len(self.connections) > self.limits.connections:
+            return "too many connections"
+        peer = connection.connection.peer
+        if peer is not None:
+            count = self._by_client[peer[0]] = self._by_client.get(peer[0], 0) + 1
+            if 0 < self.limits.connections_per_client < count:
+                return "too many connections from this address"
+        return ""
+
+    def left(self, connection: ServerProtocol) -> None:
+        """Count a connection out."""
+        self.connections.discard(connection)
+        peer = connection.connection.peer
+        if peer is not None:
+            count = self._by_client.get(peer[0], 0) - 1
+            if count > 0:
+                self._by_client[peer[0]] = count
+            else:
+                self._by_client.pop(peer[0], None)

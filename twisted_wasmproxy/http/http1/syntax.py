@@ -1,0 +1,91 @@
+"""The grammar of start lines and of `Host` (RFC 9112 sections 3 and 4), and the fields that never cross a proxy."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "HOP_BY_HOP",
+    "REQUEST_LINE",
+    "STATUS_LINE",
+    "TOKEN",
+    "MessageError",
+    "connection_options",
+    "is_valid_authority",
+    "split_target",
+]
+
+_TCHAR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+
+TOKEN = re.compile(_TCHAR + rb"+")
+"""RFC 9110 section 5.6.2; for `fullmatch`."""
+
+REQUEST_LINE = re.compile(rb"(" + _TCHAR + rb"+) ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])\r\n")
+"""Method, target, version. Octets above 0x7f are let through in targets, as browsers send them."""
+
+STATUS_LINE = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+"""Version, status code, reason phrase. The space before an absent reason is left out by some servers."""
+
+HOP_BY_HOP = frozenset(
+    [b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"],
+)
+"""Fields that concern one connection only, beside those that Connection names (RFC 9110 section 7.6.1)."""
+
+# Sub-delimiters, which RFC 3986 allows in a reg-name, are refused: no name that can be resolved has any, and a comma
+# would make two hosts of one for whoever reads Host as a list.
+_AUTHORITY = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?",
+)
+_ABSOLUTE_FORM = re.compile(rb"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
+
+
+class MessageError(Exception):
+    """A message that is refused: the status that says so to a client, and the reason in words."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def is_valid_authority(value: bytes) -> bool:
+    """Return whether `value` is `uri-host [":" port]` (RFC 9110 section 7.2) without user information."""
+    match = _AUTHORITY.fullmatch(value)
+    return match is not None and int(match[1] or 0) <= 65535
+
+
+def connection_options(values: list[bytes]) -> set[bytes]:
+    """Return the lower-case options of Connection lines (RFC 9110 section 7.6.1)."""
+    return {
+        option for value in values for option in (part.strip(b" \t").lower() for part in value.split(b",")) if option
+    }
+
+
+def split_target(method: bytes, target: bytes, secure: bool) -> tuple[bytes, bytes | None, bytes]:
+    """Return (scheme, authority, path) of a request target in any of its forms (RFC 9112 section 3.2).
+
+    Authority is None where Host has to supply it. Raises MessageError for a target that is none of the forms that go
+    with `method`, has a fragment, or has user information.
+    """
+    if method == b"CONNECT":
+        if target.startswith(b":") or not is_valid_authority(target) or not target.rpartition(b":")[2].isdigit():
+            raise MessageError(400, "the target of CONNECT must be host:port")
+        return b"", target, b""
+    if b"#" in target:
+        raise MessageError(400, "a request target has no fragment")
+    if target.startswith(b"/"):
+        return (b"https" if secure else b"http"), None, target
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise MessageError(400, "the target * goes with OPTIONS only")
+        return (b"https" if secure else b"http"), None, target
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        raise MessageError(400, "invalid request target")
+    scheme, authority, path = match.groups()
+    if b"@" in authority:
+        raise MessageError(400, "user information in the request target")
+    if authority[:1] in (b"", b":") or not is_valid_authority(authority):
+        raise MessageError(400, "invalid authority in the request target")
+    if not path.startswith(b"/"):
+        path = b"*" if not path and method == b"OPTIONS" else b"/" + path
+    return scheme.lower(), authority, path

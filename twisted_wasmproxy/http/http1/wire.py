@@ -1,0 +1,315 @@
+"""What the server's and the client's end of an HTTP/1.1 connection share: the transport, and framed content."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_wasmproxy.http.connection import Connection
+from twisted_wasmproxy.http.deadlines import NEVER, Deadlines
+from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
+from twisted_wasmproxy.http.http1.encode import Framing, encode_trailers
+from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
+from twisted_wasmproxy.http.transport import is_plain_tcp, turn, unsent_bytes, write_now
+
+__all__ = ["LINGER", "Timeouts", "Wire", "WireStream"]
+
+LINGER = 5.0
+"""Seconds that a connection may take to close after its last byte has been written."""
+
+_FLUSH_AT = 64 * 1024
+
+
+class Timeouts(Protocol):
+    """Times in seconds; `TimeoutsConfig` is one."""
+
+    @property
+    def header(self) -> float: ...
+
+    @property
+    def keep_alive(self) -> float: ...
+
+    @property
+    def idle(self) -> float: ...
+
+    @property
+    def total(self) -> float: ...
+
+    @property
+    def tunnel(self) -> float: ...
+
+
+@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
+class Wire:
+    """A Twisted protocol that gathers what it writes, knows when its peer does not read, and reads framed content."""
+
+    __slots__ = (
+        "_consuming",
+        "_deadlines",
+        "_decoder",
+        "_out",
+        "_out_size",
+        "_plain",
+        "_registered",
+        "_remaining",
+        "_unsent",
+        "connection",
+        "deadline",
+        "lost",
+        "read_closed",
+        "reading_paused",
+        "transport",
+        "write_blocked",
+    )
+
+    factory: ClassVar[Any] = None
+    connection: ConnectionInfo
+    deadline: float
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self.deadline = NEVER
+        self.transport: Any = None
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._registered = False
+        self._unsent = 0
+        self._consuming = False
+        self._remaining = 0
+        self._decoder: ChunkedDecoder | None = None
+        self.lost = False
+        self.read_closed = False
+        self.reading_paused = False
+        self.write_blocked = False
+
+    # -- IProtocol
+
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        self.connection = Connection(transport)
+        self._plain = is_plain_tcp(transport)
+        if self._plain:
+            transport.setTcpNoDelay(True)
+        self._deadlines.add(self)
+        self.connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        if turn.active:
+            self._consume(data)
+            return
+        turn.active = True
+        try:
+            self._consume(data)
+        finally:
+            turn.close()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost = True
+        self._out = []
+        self._deadlines.remove(self)
+        self.connection_lost(reason)
+
+    # -- IHalfCloseableProtocol
+
+    def readConnectionLost(self) -> None:
+        self.read_closed = True
+        self.read_ended()
+
+    def writeConnectionLost(self) -> None:
+        """The transport has carried out loseWriteConnection."""
+
+    # -- IPushProducer, for the transport
+
+    def pauseProducing(self) -> None:
+        self.write_blocked = True
+        self._unsent = unsent_bytes(self.transport)
+        self.writing_paused()
+
+    def resumeProducing(self) -> None:
+        self.write_blocked = False
+        self.writing_resumed()
+
+    def stopProducing(self) -> None:
+        """connectionLost follows."""
+
+    # -- for the two ends to fill in
+
+    def connectionMade(self) -> None:
+        raise NotImplementedError
+
+    def _consume(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def connection_lost(self, reason: Failure) -> None:
+        raise NotImplementedError
+
+    def read_ended(self) -> None:
+        """The peer has closed its direction."""
+        raise NotImplementedError
+
+    def writing_paused(self) -> None:
+        raise NotImplementedError
+
+    def writing_resumed(self) -> None:
+        raise NotImplementedError
+
+    def deadline_passed(self) -> None:
+        raise NotImplementedError
+
+    # -- what they use
+
+    def write(self, *pieces: bytes) -> int:
+        """Write at the end of the turn, or at once where there is none. Return the number of bytes."""
+        out = self._out
+        if not out and turn.active:
+            turn.waiting.append(self)
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+        out.extend(pieces)
+        self._out_size += size
+        if not turn.active or self._out_size > _FLUSH_AT:
+            self.flush()
+        return size
+
+    def flush(self) -> None:
+        """Hand to the transport what was written."""
+        out = self._out
+        if not out:
+            return
+        self._out = []
+        size = self._out_size
+        self._out_size = 0
+        if self._plain:
+            out = write_now(self.transport, out, size)
+            if not out:
+                return
+        if not self._registered:
+            self._registered = True
+            self.transport.registerProducer(self, True)
+        self.transport.writeSequence(out)
+
+    def made_progress(self) -> bool:
+        """Return whether the peer has read anything since this was asked, or since the transport's buffer was full."""
+        before = self._unsent
+        self._unsent = unsent_bytes(self.transport)
+        return 0 < self._unsent < before
+
+    def has_unsent(self) -> bool:
+        """Return whether anything still waits in the transport."""
+        return unsent_bytes(self.transport) > 0
+
+    def pause_reading(self) -> None:
+        """Stop reading from the transport."""
+        if not self.reading_paused:
+            self.reading_paused = True
+            if not self.lost and not self.read_closed:
+                self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Read from the transport again."""
+        if self.reading_paused:
+            self.reading_paused = False
+            if not self.lost and not self.read_closed:
+                self.transport.resumeProducing()
+
+    def close(self) -> None:
+        """Close once everything is written, or after LINGER."""
+        self.flush()
+        self._unregister()
+        self.deadline = self._deadlines.now + LINGER
+        self.transport.loseConnection()
+
+    def close_writing(self) -> None:
+        """Close our direction once everything is written; all of the connection where it cannot be half closed (TLS)."""
+        if self.connection.secure:
+            self.close()
+            return
+        self.flush()
+        self._unregister()
+        self.transport.loseWriteConnection()
+
+    def abort(self) -> None:
+        """Reset the connection and forget what is not written yet."""
+        self._out = []
+        self._out_size = 0
+        if not self.lost:
+            self.deadline = self._deadlines.now + LINGER
+            self.transport.abortConnection()
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
+            self.write_blocked = False
+            self.transport.unregisterProducer()
+
+
+class WireStream:
+    """The sending half of a stream: content in its framing."""
+
+    __slots__ = ("_framing", "_to_send", "_wire", "bytes_received", "bytes_sent", "connection", "sending")
+
+    connection: ConnectionInfo
+    bytes_received: int
+    bytes_sent: int
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.connection = wire.connection
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._framing = Framing.NONE
+        self._to_send = 0
+        self.sending = False
+        """Whether content may be sent: the head is out and the end is not."""
+
+    def send_data(self, data: bytes) -> None:
+        """Send content. What goes beyond Content-Length breaks the stream."""
+        if not self.sending or not data:
+            return
+        framing = self._framing
+        if framing is Framing.CHUNKED:
+            self.bytes_sent += self._wire.write(b"%x\r\n" % len(data), data, b"\r\n")
+        elif framing is Framing.LENGTH:
+            self._to_send -= len(data)
+            if self._to_send < 0:
+                self._break(StreamError(StreamFault.PROTOCOL, "more content than its Content-Length says"))
+                return
+            self.bytes_sent += self._wire.write(data)
+        elif framing is not Framing.NONE:
+            self.bytes_sent += self._wire.write(data)
+            if framing is Framing.TUNNEL:
+                self._tunnelled()
+
+    def send_end(self, trailers: Headers | None = None) -> None:
+        """End the message. Trailers go with chunked content only; an end short of Content-Length breaks the stream."""
+        if not self.sending:
+            return
+        framing = self._framing
+        if framing is Framing.CHUNKED:
+            try:
+                self.bytes_sent += self._wire.write(encode_trailers(trailers))
+            except ValueError as error:
+                self._break(StreamError(StreamFault.PROTOCOL, f"trailers that cannot be sent: {error}"))
+                return
+        elif framing is Framing.LENGTH and self._to_send:
+            self._break(StreamError(StreamFault.INCOMPLETE, "less content than its Content-Length says"))
+            return
+        self.sending = False
+        self._sent()
+
+    def _break(self, error: StreamError) -> None:
+        """What was given to send cannot be sent: break the message off and tell the receiver."""
+        raise NotImplementedError
+
+    def _sent(self) -> None:
+        """The message, or our direction of a tunnel, has ended."""
+        raise NotImplementedError
+
+    def _tunnelled(self) -> None:
+        """Bytes went into a tunnel."""
+        raise NotImplementedError

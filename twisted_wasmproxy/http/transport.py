@@ -1,0 +1,120 @@
+"""Writing to Twisted's transports with few system calls: what one turn brings goes out at once, in one piece."""
+
+from __future__ import annotations
+
+from socket import MSG_DONTWAIT, MSG_PEEK
+from typing import Any, Protocol
+
+from twisted.internet import tcp
+from twisted.internet.interfaces import ISSLTransport
+from twisted.logger import Logger
+
+__all__ = ["Flushable", "Turn", "is_plain_tcp", "is_secure", "peer_has_spoken", "turn", "unsent_bytes", "write_now"]
+
+_PLAIN_TCP = (tcp.Server, tcp.Client)
+# Below this size a copy is cheaper than the system call that gathers; it also takes no more pieces than IOV_MAX.
+_GATHER_FROM = 16 * 1024
+_GATHER_AT_MOST = 256
+
+_log = Logger()
+
+
+class Flushable(Protocol):
+    """A connection that holds back what it has to write."""
+
+    def flush(self) -> None:
+        """Write it."""
+
+
+class Turn:
+    """While a connection handles what it has received (`active`), others and itself gather what they write.
+
+    The one that opened the turn closes it, which flushes them. Outside of a turn everything is written at once.
+    """
+
+    __slots__ = ("active", "waiting")
+
+    def __init__(self) -> None:
+        self.active = False
+        self.waiting: list[Flushable] = []
+
+    def close(self) -> None:
+        """End the turn; flush all that wait, and those whom that wakes."""
+        waiting = self.waiting
+        while waiting:
+            batch = waiting.copy()
+            waiting.clear()
+            for connection in batch:
+                try:
+                    connection.flush()
+                except Exception:  # the others' answers must go out all the same
+                    _log.failure("writing to a connection failed")
+        self.active = False
+
+
+turn = Turn()
+"""The turn of this process (there is one reactor)."""
+
+
+def is_plain_tcp(transport: object) -> bool:
+    """Return whether `write_now` may be used: Twisted's own TCP connection, without TLS, on a socket."""
+    return type(transport) in _PLAIN_TCP and not getattr(transport, "TLS", True)
+
+
+def is_secure(transport: object) -> bool:
+    """Return whether the connection is TLS."""
+    return bool(ISSLTransport.providedBy(transport))
+
+
+def write_now(transport: Any, pieces: list[bytes], size: int) -> list[bytes]:
+    """Write `pieces`, `size` bytes in all, to a plain TCP transport; return what is left for `writeSequence`.
+
+    Twisted's `write` waits for the reactor to find the socket writable, which costs a turn and two changes of the
+    poll set. Where nothing waits in the transport the socket can be asked directly. Errors are left to the
+    transport, which meets them with the rest, so that it alone decides that a connection is lost.
+    """
+    if transport._tempDataBuffer or transport.dataBuffer or transport.disconnecting or not transport.connected:
+        return pieces
+    try:
+        if len(pieces) == 1:
+            sent = transport.socket.send(pieces[0])
+        elif size < _GATHER_FROM or len(pieces) > _GATHER_AT_MOST:
+            pieces = [b"".join(pieces)]
+            sent = transport.socket.send(pieces[0])
+        else:
+            sent = transport.socket.sendmsg(pieces)
+    except OSError:
+        return pieces
+    if sent == size:
+        return []
+    rest = []
+    for piece in pieces:
+        if sent < len(piece):
+            rest.append(piece[sent:] if sent else piece)
+        sent = max(0, sent - len(piece))
+    return rest
+
+
+def unsent_bytes(transport: Any) -> int:
+    """Return how many bytes wait in the transport, or for TLS in the one below; 0 where it does not say."""
+    below = getattr(transport, "transport", transport)
+    try:
+        return len(below.dataBuffer) - below.offset + below._tempDataLen
+    except AttributeError:
+        return 0
+
+
+def peer_has_spoken(transport: Any) -> bool:
+    """Return whether there is something from the peer that the reactor has not read: its close, or for TCP any byte."""
+    plain = is_plain_tcp(transport)
+    below = transport if plain else getattr(transport, "transport", transport)
+    handle = getattr(below, "socket", None)
+    if handle is None:
+        return False
+    try:
+        data = handle.recv(1, MSG_PEEK | MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return plain or not data

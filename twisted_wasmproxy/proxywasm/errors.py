@@ -1,0 +1,18 @@
+"""What can go wrong with a plugin, as exceptions."""
+
+from __future__ import annotations
+
+__all__ = ["PluginError", "VMFailed"]
+
+
+class PluginError(Exception):
+    """A module that cannot be used; the text names the file and says what is wrong, for the operator."""
+
+    def __init__(self, file: str, text: str) -> None:
+        super().__init__(f"{file}: {text}")
+        self.file = file
+        self.text = text
+
+
+class VMFailed(Exception):
+    """The VM that was to be called has failed, now or before; it has been logged and dealt with."""

@@ -1,0 +1,76 @@
+"""Host calls that log. A guest's lines go to the logger `twisted_wasmproxy.proxywasm.<plugin>`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from twisted.logger import Logger
+from twisted.logger import LogLevel as TwistedLevel
+
+from twisted_wasmproxy.proxywasm.abi import LogLevel, Status
+from twisted_wasmproxy.proxywasm.contexts import Context
+
+__all__ = ["Voice", "emit", "get_log_level", "log"]
+
+_LEVELS = {
+    LogLevel.TRACE: TwistedLevel.debug,
+    LogLevel.DEBUG: TwistedLevel.debug,
+    LogLevel.INFO: TwistedLevel.info,
+    LogLevel.WARN: TwistedLevel.warn,
+    LogLevel.ERROR: TwistedLevel.error,
+    LogLevel.CRITICAL: TwistedLevel.critical,
+}
+_LAST = max(LogLevel)
+
+
+class Voice:
+    """The logger of one plugin, or of a VM while no plugin speaks."""
+
+    __slots__ = ("_log_level", "level", "logger", "prefix")
+
+    def __init__(
+        self, log_level: Callable[[str], LogLevel], name: str, root_id: str = "", vm_id: str = "", label: str = ""
+    ) -> None:
+        plain = re.sub(r"[^\w\-]+", "_", name) or "module"
+        self.logger = Logger(namespace=f"twisted_wasmproxy.proxywasm.{plain}")
+        self.prefix = "".join(f" {part}" for part in (label, root_id, vm_id) if part)
+        """As Envoy has it: the names that are not empty, each after a space."""
+        self._log_level = log_level
+        self.level = log_level(self.logger.namespace)
+        """Lines below it are dropped."""
+
+    def refresh(self) -> None:
+        """Ask again for the level."""
+        self.level = self._log_level(self.logger.namespace)
+
+
+def log(context: Context, level: int, message: bytes) -> Status:
+    if level > _LAST:
+        return Status.BAD_ARGUMENT
+    emit(context, LogLevel(level), message)
+    return Status.OK
+
+
+def get_log_level(context: Context) -> tuple[int]:
+    return (_voice(context).level,)
+
+
+def emit(context: Context, level: LogLevel, message: bytes) -> None:
+    """Log a line of a guest, unless lines of its level are not wanted. Traces count as debug."""
+    voice = _voice(context)
+    if level < voice.level and not (level is LogLevel.TRACE and voice.level is LogLevel.DEBUG):
+        return
+    voice.logger.emit(
+        _LEVELS[level],
+        "wasm log{prefix}: {message}",
+        prefix=voice.prefix,
+        message=message.decode("utf-8", "replace"),
+        wasm_level=level.name.lower(),
+        context_id=context.id,
+    )
+
+
+def _voice(context: Context) -> Voice:
+    root = context.root
+    return context.vm.voice if root is None else root.plugin.voice

@@ -1,0 +1,165 @@
+"""What these tests share: a receiver that remembers, plain sockets to talk to, and a look for what is left behind."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.support.reactor import call, started_reactor
+from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.stream import StreamError
+
+TIMEOUT = 10.0
+
+
+class Recorder:
+    """A `ResponseReceiver`, and a `Ready`: what happened, in order, to be waited for in the test's thread."""
+
+    def __init__(self) -> None:
+        self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self.stream: Any = None
+
+    def ready(self, result: Any) -> None:
+        if isinstance(result, StreamError):
+            self.events.put(("error", result))
+        else:
+            self.stream = result
+            self.events.put(("ready", result))
+
+    def informational_received(self, response: Response) -> None:
+        self.events.put(("informational", response))
+
+    def response_received(self, response: Response, end_stream: bool) -> None:
+        self.events.put(("response", response))
+        if end_stream:
+            self.events.put(("end", None))
+
+    def data_received(self, data: bytes) -> None:
+        self.events.put(("data", data))
+
+    def end_received(self, trailers: Headers | None) -> None:
+        self.events.put(("end", trailers))
+
+    def stream_failed(self, error: StreamError) -> None:
+        self.events.put(("failed", error))
+
+    def pause_writing(self) -> None:
+        self.events.put(("pause", None))
+
+    def resume_writing(self) -> None:
+        self.events.put(("resume", None))
+
+    def next(self, kind: str) -> Any:
+        """Return what comes with the next event, which must be of this kind."""
+        happened, value = self.events.get(timeout=TIMEOUT)
+        assert happened == kind, (happened, value)
+        return value
+
+    def data(self, size: int) -> bytes:
+        """Return the next `size` bytes."""
+        received = b""
+        while len(received) < size:
+            received += self.next("data")
+        return received
+
+    def nothing(self) -> None:
+        """Check that nothing has happened, after all that was under way in the reactor."""
+        call(lambda: None)
+        assert self.events.empty(), self.events.get()
+
+
+def request(path: bytes = b"/", method: bytes = b"GET") -> Request:
+    return Request(method, b"http", b"example.com", path, Headers())
+
+
+@contextmanager
+def listening(host: str = "127.0.0.1") -> Iterator[socket.socket]:
+    """A listening socket, with a time-out on all that is done with it."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+        server.settimeout(TIMEOUT)
+        yield server
+
+
+def port_of(server: socket.socket) -> int:
+    port = server.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+def accept(server: socket.socket) -> socket.socket:
+    connection, _ = server.accept()
+    connection.settimeout(TIMEOUT)
+    return connection
+
+
+@contextmanager
+def refusing() -> Iterator[int]:
+    """A port that refuses connections, and is nobody else's meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield port_of(held)
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port that answers no connection: its queue is full."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        fillers = []
+        try:
+            for _ in range(4):
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(server.getsockname())
+                fillers.append(filler)
+            yield port_of(server)
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    """Let the reactor turn until `check`, called in its thread, is true."""
+    reactor = started_reactor()
+    done = threading.Event()
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if check():
+            done.set()
+        elif turns < 2000:
+            reactor.callLater(0.005, turn)
+
+    reactor.callFromThread(turn)
+    assert done.wait(TIMEOUT + 5), "it did not come true"
+
+
+def sockets_and_timers() -> tuple[set[Any], set[Any]]:
+    """Return what the reactor watches and waits for."""
+    reactor = started_reactor()
+    return call(lambda: ({*reactor.getReaders(), *reactor.getWriters()}, set(reactor.getDelayedCalls())))
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Check that the block leaves no socket and no timer behind."""
+    readers, timers = sockets_and_timers()
+
+    def clean() -> bool:
+        reactor = started_reactor()
+        now_watched = {*reactor.getReaders(), *reactor.getWriters()}
+        return now_watched <= readers and {c for c in reactor.getDelayedCalls() if c.active()} <= timers | ticking()
+
+    def ticking() -> set[Any]:
+        return {c for c in started_reactor().getDelayedCalls() if "eventually" in repr(c)}
+
+    yield
+    eventually(clean)

@@ -56,7 +56,7 @@ def load(path: Path, *more: Path) -> Configuration:
     if report.problems or configuration is None:
         raise ConfigurationError(report.problems)
     warnings = ConfigurationError(report.warnings).problems
-    return dataclasses.replace(configuration, path=path, warnings=tuple(map(str, warnings)))
+    return dataclasses.replace(configuration, path=path, more_paths=more, warnings=tuple(map(str, warnings)))
 
 
 def _load_plugins(paths: tuple[Path, ...], report: Report) -> Configuration:

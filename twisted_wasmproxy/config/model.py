@@ -281,3 +281,5 @@ class Configuration:
     """What the loader found odd but harmless, as `file:line: key: text`."""
     path: Path | None = None
     """The file it came from."""
+    more_paths: tuple[Path, ...] = ()
+    """Further Traffic Server plugin files that were given with it; `load(path, *more_paths)` reads it all again."""

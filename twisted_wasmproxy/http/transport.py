@@ -99,7 +99,7 @@ def unsent_bytes(transport: Any) -> int:
     """Return how many bytes wait in the transport, or for TLS in the one below; 0 where it does not say."""
     below = getattr(transport, "transport", transport)
     try:
-        return len(below.dataBuffer) - below.offset + below._tempDataLen
+        return int(len(below.dataBuffer) - below.offset + below._tempDataLen)
     except AttributeError:
         return 0
 

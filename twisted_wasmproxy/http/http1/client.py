@@ -142,9 +142,11 @@ class ClientProtocol(Wire):
             assert stream is not None
             self._response_ended(stream)
             stream.receiver.end_received(None)
+            self.close()
         elif stream is not None:
             self._lost("closed the connection")
-        self.close()
+        else:
+            self.close()
 
     def _lost(self, text: str) -> None:
         begun = self._input in (_Input.CONTENT, _Input.REST) or self._head is not None

@@ -199,6 +199,8 @@ class ServerProtocol(Wire):
         stream.receiver = receiver = factory.handler(stream, end_stream)
         if stream.finished:
             receiver.stream_finished()
+        elif stream.failure is not None:
+            receiver.stream_failed(stream.failure)
         return data[taken:] if taken < len(data) else b""
 
     def _read_content(self, data: bytes) -> bytes:
@@ -238,7 +240,7 @@ class ServerProtocol(Wire):
                 self._fail(StreamFault.OVERLOAD, 413, "the request content is too long")
                 return b""
         if ended:
-            self._input = _Input.NEXT
+            self._input = _Input.TUNNEL if stream.tunnelled else _Input.NEXT
         self.arm()
         assert stream.receiver is not None
         if content:
@@ -269,7 +271,7 @@ class ServerProtocol(Wire):
         elif self._may_discard(stream):
             self._input = _Input.DISCARD
             self._discarded = 0
-            self.deadline = self._deadlines.now + LINGER
+            self.deadline = self._deadlines.now + self._factory.timeouts.idle
         else:
             self._linger()
         if self.reading_paused:
@@ -294,6 +296,8 @@ class ServerProtocol(Wire):
         """Return whether the connection can serve another request after this response."""
         if not self._keep_alive:
             return False
+        if stream.request.method == b"CONNECT":
+            return False  # what follows may have been meant for the tunnel that is not to be
         return self._input is not _Input.CONTENT or not stream.waits_for_continue
 
     def forbid_keep_alive(self) -> None:
@@ -310,6 +314,8 @@ class ServerProtocol(Wire):
 
     def begin_tunnel(self) -> None:
         """The response has left HTTP."""
+        if self._input is _Input.CONTENT:
+            return  # the request has to end first
         self._input = _Input.TUNNEL
         self.arm()
         if self._held and not self._consuming:
@@ -345,8 +351,7 @@ class ServerProtocol(Wire):
         self._stream = None
         if stream is not None:
             stream.sending = False
-            if stream.receiver is not None:
-                stream.receiver.stream_failed(error)
+            stream.failed(error)
 
     def break_off(self, stream: _ServerStream) -> None:
         """Close so that the client can see that the response is not complete; what was sent of it may still arrive."""
@@ -397,12 +402,12 @@ class ServerProtocol(Wire):
         input_ = self._input
         stream = self._stream
         expired = stream is not None and self._expires < self._deadlines.now and input_ is not _Input.TUNNEL
-        if not expired and input_ is not _Input.LINGER and self.made_progress():
+        if not expired and self.made_progress():
             self.deadline = self._deadlines.now + self._factory.timeouts.idle
         elif stream is None:
             if input_ is _Input.HEAD and self._head is not None:
                 self._refuse(408, "the request head did not come in time")
-            elif input_ is _Input.HEAD and not self.has_unsent():
+            elif input_ in (_Input.HEAD, _Input.DISCARD) and not self.has_unsent():
                 self._shut()
             else:
                 self._input = _Input.CLOSED
@@ -438,6 +443,7 @@ class _ServerStream(WireStream):
 
     __slots__ = (
         "content_received",
+        "failure",
         "finished",
         "receiver",
         "request",
@@ -456,8 +462,14 @@ class _ServerStream(WireStream):
         self.receiver: RequestReceiver | None = None
         self.response_started = False
         self.finished = False
+        self.failure: StreamError | None = None
         self.tunnel_ended = False
         self.waits_for_continue = head.expects_continue and (head.chunked or bool(head.content_length))
+
+    @property
+    def tunnelled(self) -> bool:
+        """Whether the response has left HTTP."""
+        return self._framing is Framing.TUNNEL
 
     @property
     def ends_with_connection(self) -> bool:
@@ -521,10 +533,15 @@ class _ServerStream(WireStream):
             self._wire.close_writing()
 
     def _break(self, error: StreamError) -> None:
-        receiver = self.receiver
         self._wire.break_off(self)
-        if receiver is not None:
-            receiver.stream_failed(error)
+        self.failed(error)
+
+    def failed(self, error: StreamError) -> None:
+        """Tell the receiver; where the handler is still at work, when it has returned one."""
+        if self.receiver is None:
+            self.failure = error
+        else:
+            self.receiver.stream_failed(error)
 
     def _tunnelled(self) -> None:
         self._wire.arm()
@@ -593,13 +610,14 @@ class ServerFactory(Factory):
     def admit(self, connection: ServerProtocol) -> str:
         """Count a connection in; return why it is one too many, else an empty string."""
         self.connections.add(connection)
-        if len(self.connections) > self.limits.connections:
-            return "too many connections"
+        count = 0
         peer = connection.connection.peer
         if peer is not None:
             count = self._by_client[peer[0]] = self._by_client.get(peer[0], 0) + 1
-            if 0 < self.limits.connections_per_client < count:
-                return "too many connections from this address"
+        if len(self.connections) > self.limits.connections:
+            return "too many connections"
+        if 0 < self.limits.connections_per_client < count:
+            return "too many connections from this address"
         return ""
 
     def left(self, connection: ServerProtocol) -> None:

@@ -67,7 +67,8 @@ def split_target(method: bytes, target: bytes, secure: bool) -> tuple[bytes, byt
     with `method`, has a fragment, or has user information.
     """
     if method == b"CONNECT":
-        if target.startswith(b":") or not is_valid_authority(target) or not target.rpartition(b":")[2].isdigit():
+        host, _, port = target.rpartition(b":")
+        if not host or not port.isdigit() or not is_valid_authority(target):
             raise MessageError(400, "the target of CONNECT must be host:port")
         return b"", target, b""
     if b"#" in target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import maxsize
 from typing import Any, ClassVar, Protocol
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
@@ -194,7 +195,7 @@ class Wire:
         self.transport.writeSequence(out)
 
     def made_progress(self) -> bool:
-        """Return whether the peer has read anything since this was asked, or since the transport's buffer was full."""
+        """Return whether the peer has read a part of what waits since this was asked last, or we began to close."""
         before = self._unsent
         self._unsent = unsent_bytes(self.transport)
         return 0 < self._unsent < before
@@ -221,16 +222,18 @@ class Wire:
         """Close once everything is written, or after LINGER."""
         self.flush()
         self._unregister()
+        self._unsent = maxsize
         self.deadline = self._deadlines.now + LINGER
         self.transport.loseConnection()
 
     def close_writing(self) -> None:
-        """Close our direction once everything is written; all of the connection where it cannot be half closed (TLS)."""
+        """Close our direction once everything is written; or, as TLS cannot be half closed, the connection."""
         if self.connection.secure:
             self.close()
             return
         self.flush()
         self._unregister()
+        self._unsent = maxsize
         self.transport.loseWriteConnection()
 
     def abort(self) -> None:

@@ -20,13 +20,19 @@ from pathlib import Path
 
 from twisted_wasmproxy.runtimes.interface import CompileError, Engine, Module
 
-__all__ = ["CodeCache", "load_module"]
+__all__ = ["CodeCache", "default_folder", "load_module"]
 
 log = logging.getLogger(__name__)
 
 _MAGIC = b"wasmproxy code 1\n"
 _SUFFIX = ".code"
 _TEMPORARY_SUFFIX = ".new"
+
+
+def default_folder() -> Path:
+    """Return the user's own folder for compiled code (XDG Base Directory)."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "twisted-wasmproxy"
 
 
 def load_module(engine: Engine, wasm: bytes, cache: CodeCache | None = None) -> Module:

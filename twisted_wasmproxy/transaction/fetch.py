@@ -7,21 +7,21 @@ after it has come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
-from twisted_wasmproxy.http.stream import ClientStream, StreamError, StreamFault
+from twisted_wasmproxy.http.stream import StreamError, StreamFault
 from twisted_wasmproxy.transaction.chain import Chain, FilterSlot, LocalReply
 from twisted_wasmproxy.transaction.framing import settle_length
 from twisted_wasmproxy.transaction.states import Hook, State
 
 if TYPE_CHECKING:
-    from twisted_wasmproxy.upstream.clusters import Acquisition
     from twisted_wasmproxy.upstream.server import Server
+    from twisted_wasmproxy.upstream.stream import Acquisition, OriginStream, Ready
 
-__all__ = ["IDEMPOTENT_METHODS", "Acquire", "Fetch", "FetchConsumer", "UpstreamStream", "starts_tunnel"]
+__all__ = ["IDEMPOTENT_METHODS", "Acquire", "Fetch", "FetchConsumer", "starts_tunnel"]
 
 IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 section 9.2.2; CONNECT is never tried again."""
@@ -30,19 +30,12 @@ BACKLOG_HIGH = 64 * 1024
 """Bytes of a request body kept while there is no connection, before the client is asked to wait."""
 
 
-class UpstreamStream(ClientStream, Protocol):
-    """A `ClientStream` to a known server."""
-
-    server: Server
-    authority: bytes
-
-
 class Acquire(Protocol):
     """How a fetch gets its connection: a cluster's `acquire`, or the opening of a tunnel."""
 
     def __call__(
         self,
-        ready: Callable[[UpstreamStream | StreamError], None],
+        ready: Ready,
         receiver: Fetch,
         exclude: Server | None,
     ) -> Acquisition: ...
@@ -102,14 +95,15 @@ class Fetch:
         "_length_may_change",
         "_pauses",
         "_preserve_host",
-        "_request_done",
         "_retries",
         "chain",
         "consumer",
         "ended",
+        "filter_state",
         "request",
         "request_modified",
         "response",
+        "server",
         "stream",
         "tunnel",
     )
@@ -127,9 +121,12 @@ class Fetch:
         length_may_change: bool,
     ) -> None:
         self.consumer = consumer
+        self.filter_state = consumer.filter_state
         self.request = request
         self.response: Response | None = None
-        self.stream: UpstreamStream | None = None
+        self.stream: OriginStream | None = None
+        self.server: Server | None = None
+        """The server asked last."""
         self.tunnel = False
         self.ended = False
         """Nothing more comes from here: the answer is complete, or it failed, or it was given up."""
@@ -142,7 +139,6 @@ class Fetch:
         self._head_end = False
         self._head_kept = False
         self._head_out = False
-        self._request_done = False
         self._backlog: list[bytes] = []
         self._backlog_end = False
         self._backlog_full = False
@@ -209,10 +205,6 @@ class Fetch:
 
     # ChainOwner: what comes out of the request gates
 
-    @property
-    def filter_state(self) -> dict[tuple[bytes, ...], bytes]:
-        return self.consumer.filter_state
-
     def attribute(self, path: tuple[bytes, ...]) -> object:
         return self.consumer.attribute(path)
 
@@ -241,7 +233,6 @@ class Fetch:
         if data:
             stream.send_data(data)
         if end_stream:
-            self._request_done = True
             stream.send_end()
 
     def request_end_passed(self, trailers: Headers | None) -> None:
@@ -256,7 +247,6 @@ class Fetch:
             self._backlog_trailers = trailers
             return
         assert self.stream is not None
-        self._request_done = True
         self.stream.send_end(trailers)
 
     def request_waits(self, waiting: bool) -> None:
@@ -305,12 +295,13 @@ class Fetch:
         if self.stream is None and not self.ended:
             self._acquisition = acquisition
 
-    def _ready(self, made: UpstreamStream | StreamError) -> None:
+    def _ready(self, made: OriginStream | StreamError) -> None:
         self._acquisition = None
         if isinstance(made, StreamError):
             self._fail(made)
             return
         self.stream = made
+        self.server = made.server
         if self._pauses:
             made.pause_reading()
         end = self._head_end
@@ -331,7 +322,6 @@ class Fetch:
             if backlog:
                 made.send_data(b"".join(backlog) if len(backlog) > 1 else backlog[0])
             if self._backlog_end and not self.ended:
-                self._request_done = True
                 made.send_end(trailers)
         if self._backlog_full:
             self._backlog_full = False
@@ -346,8 +336,12 @@ class Fetch:
         self.consumer.fetch_moved(State.SEND_REQUEST, Hook.SEND_REQUEST_HDR)
         if self.ended:  # a filter that was told of the hook has answered
             return
-        self._request_done = end_stream
-        stream.send_request(self.request, end_stream)
+        try:
+            stream.send_request(self.request, end_stream)
+        except ValueError as invalid:  # a filter has made the head one that cannot be sent
+            stream.abort()
+            self._fail(StreamError(StreamFault.PROTOCOL, f"invalid request head from a filter: {invalid}"))
+            return
         if self.response is None and not self.ended:
             self.consumer.fetch_moved(State.READ_RESPONSE, None)
 

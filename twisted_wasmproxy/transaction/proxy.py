@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from twisted_wasmproxy.config.model import AccessConfig, Configuration, ListenerConfig
-from twisted_wasmproxy.http.stream import RequestReceiver, ServerStream, StreamError
+from twisted.internet.defer import Deferred, DeferredList
+
+from twisted_wasmproxy.config.model import Configuration, ListenerConfig
+from twisted_wasmproxy.http.stream import ConnectionInfo, RequestReceiver, ServerStream, StreamError
 from twisted_wasmproxy.transaction.chain import Chain, FilterSlot
 from twisted_wasmproxy.transaction.forwarding import Forwarder
-from twisted_wasmproxy.transaction.record import record_of
+from twisted_wasmproxy.transaction.record import record_of, record_of_refusal
 from twisted_wasmproxy.transaction.remap import RemapTable
 from twisted_wasmproxy.transaction.transaction import Transaction
 from twisted_wasmproxy.upstream.access import Access
@@ -17,13 +19,16 @@ from twisted_wasmproxy.upstream.tunnel import open_tunnel
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.accesslog import AccessLog
-    from twisted_wasmproxy.transaction.fetch import Acquire, Fetch, UpstreamStream
-    from twisted_wasmproxy.upstream.clusters import Acquisition
-    from twisted_wasmproxy.upstream.reactor import UpstreamReactor
+    from twisted_wasmproxy.transaction.fetch import Acquire, Fetch
+    from twisted_wasmproxy.upstream.reactor import Reactor
     from twisted_wasmproxy.upstream.server import Server
+    from twisted_wasmproxy.upstream.stream import Acquisition, Ready
     from twisted_wasmproxy.upstream.upstreams import Upstreams
 
 __all__ = ["Proxy"]
+
+TUNNEL_CONNECT_TIMEOUT = 10.0
+"""Seconds for the connection of a CONNECT."""
 
 
 class Proxy:
@@ -36,7 +41,7 @@ class Proxy:
     def __init__(
         self,
         config: Configuration,
-        reactor: UpstreamReactor,
+        reactor: Reactor,
         upstreams: Upstreams,
         client_filters: Sequence[FilterSlot],
         origin_filters: Sequence[FilterSlot],
@@ -53,11 +58,9 @@ class Proxy:
         self.forwarder = Forwarder(config.headers, tuple(listener.endpoint for listener in config.listeners))
         self.node: dict[str, object] = dict(config.node)
         self.transactions: set[Transaction] = set()
-        self.retired: Callable[[], None] | None = None
-        """Set when this configuration has been replaced: called once no transaction is left."""
-        self._access_logs = access_logs
+        self.access_logs = access_logs
+        self._idle_waiters: list[Callable[[], None]] = []
         self._accesses: dict[int, Access] = {}
-        self._origin_filters_read_requests: bool | None = None
 
     def handler(self, listener: ListenerConfig) -> Callable[[ServerStream, bool], RequestReceiver]:
         """Return what a listener's codec calls with each request head."""
@@ -85,20 +88,38 @@ class Proxy:
     def tunnel_to(self, host: str, port: int, access: Access) -> Acquire:
         """Return how a CONNECT gets its connection."""
 
-        def acquire(
-            ready: Callable[[UpstreamStream | StreamError], None], receiver: Fetch, exclude: Server | None
-        ) -> Acquisition:
-            return open_tunnel(host, port, self.reactor, 10.0, access, receiver, ready)
+        def acquire(ready: Ready, receiver: Fetch, exclude: Server | None) -> Acquisition:
+            return open_tunnel(host, port, self.reactor, TUNNEL_CONNECT_TIMEOUT, access, receiver, ready)
 
         return acquire
 
     def ended(self, transaction: Transaction, error: StreamError | None) -> None:
-        """A transaction has closed: log it, and let go of this configuration if it was the last one."""
+        """A transaction has closed: log it, and tell who waits for the last one."""
         self.transactions.discard(transaction)
-        if self._access_logs:
+        if self.access_logs:
             record = record_of(transaction, error)
-            for log in self._access_logs:
+            for log in self.access_logs:
                 log.log(record)
-        if not self.transactions and self.retired is not None:
-            retired, self.retired = self.retired, None
-            retired()
+        if self._idle_waiters and not self.transactions:
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                waiter()
+
+    def refused(self, connection: ConnectionInfo, status: int, text: str) -> None:
+        """A codec has refused what a client sent before there was a transaction."""
+        if self.access_logs:
+            record = record_of_refusal(connection, status, text)
+            for log in self.access_logs:
+                log.log(record)
+
+    def when_idle(self, call: Callable[[], None]) -> None:
+        """Call back once, when no transaction is left (at once if there is none)."""
+        if self.transactions:
+            self._idle_waiters.append(call)
+        else:
+            call()
+
+    def close(self) -> Deferred[None]:
+        """Let go of connections and logs; transactions still running are cut when their connections are."""
+        self.upstreams.close()
+        return DeferredList([log.stop() for log in self.access_logs], consumeErrors=True).addCallback(lambda _: None)

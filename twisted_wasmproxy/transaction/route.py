@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.http.messages import Request
-from twisted_wasmproxy.http.stream import StreamError
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.chain import LocalReply
 
 if TYPE_CHECKING:
-    from twisted_wasmproxy.transaction.fetch import Acquire, Fetch, UpstreamStream
+    from twisted_wasmproxy.transaction.fetch import Acquire, Fetch
     from twisted_wasmproxy.transaction.transaction import Transaction
-    from twisted_wasmproxy.upstream.clusters import Acquisition, Cluster, Server
+    from twisted_wasmproxy.upstream.clusters import Cluster
+    from twisted_wasmproxy.upstream.server import Server
+    from twisted_wasmproxy.upstream.stream import Acquisition, Ready
 
 __all__ = ["Route", "route"]
 
@@ -48,12 +48,14 @@ def route(txn: Transaction) -> Route | LocalReply:
         if request.method == b"CONNECT":
             return local.error(405, "CONNECT is for a forward proxy", b"connect_refused")
         return local.error(404, "no rule for this host and path", b"no_rule")
-    txn.rule_name = match.name
+    if match.rule.location is not None:
+        txn.rule_name = match.rule.location.key.encode()
     if match.redirect is not None:
         status, location = match.redirect
         return LocalReply(status, [(b"Location", location)], details=b"redirect")
     if match.respond is not None:
         return LocalReply(match.respond, details=b"rule")
+    assert match.upstream is not None
     cluster = proxy.upstreams.cluster(match.upstream)
     return Route(
         cluster.name.encode(),
@@ -65,9 +67,7 @@ def route(txn: Transaction) -> Route | LocalReply:
 
 
 def _by_cluster(cluster: Cluster, key: bytes) -> Acquire:
-    def acquire(
-        ready: Callable[[UpstreamStream | StreamError], None], receiver: Fetch, exclude: Server | None
-    ) -> Acquisition:
+    def acquire(ready: Ready, receiver: Fetch, exclude: Server | None) -> Acquisition:
         return cluster.acquire(key, ready, receiver, exclude)
 
     return acquire

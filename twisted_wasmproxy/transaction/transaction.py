@@ -79,12 +79,29 @@ class Transaction:
         "upstream_name",
     )
 
+    proxy: Proxy
+    stream: ServerStream
+    request: Request
+    response: Response | None
+    chain: Chain | None
+    started: float
+    finished: float
+    request_bytes: int
+    response_bytes: int
+    attempts: int
+    details: bytes
+    termination: bytes
+    upstream_name: bytes
+    rule_name: bytes
+    upstream_failure: bytes
+    upstream_connection: ConnectionInfo | None
+
     def __init__(self, proxy: Proxy, listener: ListenerConfig, stream: ServerStream, end_stream: bool) -> None:
         self.proxy = proxy
         self.listener = listener
         self.stream = stream
-        self.request: Request = stream.request
-        self.response: Response | None = None
+        self.request = stream.request
+        self.response = None
         self.outgoing: Request | None = None
         self.fetch: Fetch | None = None
         self.state = State.READ_REQUEST
@@ -113,11 +130,11 @@ class Transaction:
         self.upstream_name = b""
         self.rule_name = b""
         self.upstream_failure = b""
-        self.upstream_connection: ConnectionInfo | None = None
+        self.upstream_connection = None
         self.hierarchy = b"NONE"
         slots = proxy.client_filters
         self._length_may_change = False
-        self.chain: Chain | None = Chain(self, slots, listener.limits.buffer) if slots else None
+        self.chain = Chain(self, slots, listener.limits.buffer) if slots else None
 
     def start(self) -> None:
         """Begin with the request head."""
@@ -199,12 +216,10 @@ class Transaction:
             self.request_end_passed(trailers)
 
     def stream_failed(self, error: StreamError) -> None:
-        """The client's stream broke. A slow one may still be told why."""
-        if self.state is State.CLOSED:
-            return
-        self.termination = str(error).encode()
-        self.upstream_failure = self.upstream_failure or b""
-        self._close(error)
+        """The client's stream broke; the codec may have answered with `error.status`."""
+        if self.state is not State.CLOSED:
+            self.termination = str(error).encode()
+            self._close(error)
 
     def stream_finished(self) -> None:
         if self.state is not State.CLOSED:
@@ -377,13 +392,30 @@ class Transaction:
         assert response is not None
         self._response_started = True
         fetch = self.fetch
-        if fetch is not None and fetch.tunnel and starts_tunnel(self.request, response):
-            self.tunnel = True
-            self.stream.send_response(response, False)
-            self._move(State.TUNNEL)
-            return
-        self.response_ended = end_stream
-        self.stream.send_response(response, end_stream)
+        tunnel = fetch is not None and fetch.tunnel and starts_tunnel(self.request, response)
+        self.response_ended = end_stream and not tunnel
+        try:
+            self.tunnel = tunnel
+            self.stream.send_response(response, self.response_ended)
+            if tunnel and self.state is State.SEND_RESPONSE:
+                self._move(State.TUNNEL)
+        except ValueError as invalid:  # a filter has made the head one that cannot be sent
+            _log.error("a filter has made a response head that cannot be sent: {reason}", reason=invalid)
+            self._send_bare_error()
+
+    def _send_bare_error(self) -> None:
+        """Answer 500 past all filters: they have had their turn."""
+        self.tunnel = False
+        self.replied = True
+        self.details = b"invalid_response_head"
+        if self.chain is not None:
+            self.chain.request.stop()
+            self.chain.response.stop()
+        if self.fetch is not None:
+            self.fetch.give_up()
+        self.response, _ = local.build(LocalReply(500), self.request)
+        self.response_ended = True
+        self.stream.send_response(self.response, True)
 
     def response_data_passed(self, data: bytes, end_stream: bool) -> None:
         if self._head_kept:

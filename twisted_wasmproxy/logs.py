@@ -1,0 +1,47 @@
+"""The application log: `twisted.logger` with a level for each namespace, decided where a line is made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from twisted.logger import ILogObserver, LogLevel, jsonFileLogObserver
+from twisted.logger import Logger as TwistedLogger
+
+__all__ = ["Logger", "json_lines", "level_of", "set_levels"]
+
+
+_levels: dict[str, LogLevel] = {}
+_found: dict[str, LogLevel] = {}
+
+
+def set_levels(levels: Iterable[tuple[str, str]]) -> None:
+    """Set the lowest level that is logged, by namespace and all below it; `""` is the default (else `info`)."""
+    _levels.clear()
+    _found.clear()
+    for namespace, name in levels:
+        _levels[namespace] = LogLevel.levelWithName(name)
+
+
+def level_of(namespace: str) -> LogLevel:
+    """Return the lowest level that is logged for a namespace."""
+    level = _found.get(namespace)
+    if level is None:
+        name = namespace
+        while name not in _levels and name:
+            name = name.rpartition(".")[0]
+        level = _found[namespace] = _levels.get(name, LogLevel.info)
+    return level
+
+
+class Logger(TwistedLogger):
+    """A logger that drops lines below its namespace's level before any observer sees them."""
+
+    def emit(self, level: LogLevel, format: str | None = None, **kwargs: object) -> None:
+        if level >= level_of(self.namespace):
+            super().emit(level, format, **kwargs)
+
+
+def json_lines() -> ILogObserver:
+    """Return an observer that writes events as JSON lines to standard output: `twistd --logger=...logs.json_lines`."""
+    return jsonFileLogObserver(sys.stdout, recordSeparator="")

@@ -1,0 +1,222 @@
+"""`WasmProxyResource`: the proxy as a `twisted.web` resource, to mount beside others in somebody's `Site`.
+
+Everything after the listener is the same as under `twistd wasmproxy`: rules, filters, upstreams. twisted.web decides
+what reaches it: a request body is complete (and wherever twisted.web keeps it) before the transaction starts, request
+trailers are not seen, and 1xx answers, response trailers and upgrades cannot be sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.server import Request as WebRequest
+from zope.interface import implementer
+
+from twisted_wasmproxy.config.model import ListenerConfig
+from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.stream import RequestReceiver, ServerStream, StreamError, StreamFault
+
+if TYPE_CHECKING:
+    from twisted_wasmproxy.service import ProxyService
+
+__all__ = ["WasmProxyResource"]
+
+_ids = count(1)
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"host",
+        b"expect",
+    }
+)
+"""What does not get into a message (see http/messages.py); Expect has been met by twisted.web already."""
+
+_PIECE = 64 * 1024
+
+
+class WasmProxyResource(Resource):
+    """A leaf that hands every request to a proxy.
+
+    `service` is a running `ProxyService`; its configuration may have no listeners of its own. The path is matched and
+    forwarded as the client sent it, with the segments that led here.
+    """
+
+    isLeaf = True
+
+    def __init__(self, service: ProxyService) -> None:
+        Resource.__init__(self)
+        self._service = service
+        self._listener = ListenerConfig(endpoint="")
+
+    def render(self, request: WebRequest) -> int:
+        """Start a transaction; it ends the request when it has an answer."""
+        _WebStream(request).start(self._service.proxy.handler(self._listener))
+        return NOT_DONE_YET
+
+
+class _Connection:
+    """`ConnectionInfo` of a request in a `Site`."""
+
+    def __init__(self, request: WebRequest) -> None:
+        self.id = next(_ids)
+        self.secure = bool(request.isSecure())
+        self.transport: object = request.transport
+        self.peer = _address(request.getClientAddress())
+        self.local = _address(request.getHost())
+
+
+def _address(address: object) -> tuple[str, int] | None:
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return (host, port) if isinstance(host, str) and isinstance(port, int) else None
+
+
+@implementer(IPushProducer)
+class _WebStream:
+    """`ServerStream` on a twisted.web request, and the producer of its answer."""
+
+    def __init__(self, request: WebRequest) -> None:
+        self.connection = _Connection(request)
+        content = request.content
+        assert content is not None
+        self._content = content
+        self.bytes_received = content.seek(0, 2)
+        content.seek(0)
+        self.bytes_sent = 0
+        self._receiver: RequestReceiver | None = None
+        self._web = request
+        self._over = False
+        self._paused = False
+        self._fed = False
+        self._length: int | None = None
+        headers = Headers()
+        named = {
+            token.strip().lower()
+            for value in request.requestHeaders.getRawHeaders(b"connection", [])
+            for token in value.split(b",")
+        }
+        for name, values in request.requestHeaders.getAllRawHeaders():
+            if name.lower() not in _HOP_BY_HOP and name.lower() not in named:
+                for value in values:
+                    headers.add(name, value)
+        if self.bytes_received and b"content-length" not in headers:  # it came chunked; its length is known now
+            headers.add(b"Content-Length", b"%d" % self.bytes_received)
+        self.request = Request(
+            request.method,
+            b"https" if self.connection.secure else b"http",
+            request.getHeader(b"host") or b"",
+            request.uri,
+            headers,
+            request.clientproto.removeprefix(b"HTTP/"),
+        )
+
+    def start(self, handler: Callable[[ServerStream, bool], RequestReceiver]) -> None:
+        """Hand over the request, and then its body."""
+        receiver = self._receiver = handler(self, self.bytes_received == 0)
+        if self._over:  # answered at once
+            receiver.stream_finished()
+            return
+        self._web.notifyFinish().addErrback(self.client_lost)
+        self._feed(receiver)
+
+    def _feed(self, receiver: RequestReceiver) -> None:
+        while not self._fed and not self._paused and not self._over:
+            data = self._content.read(_PIECE)
+            if data:
+                receiver.data_received(data)
+            else:
+                self._fed = True
+                if self.bytes_received:
+                    receiver.end_received(None)
+
+    def client_lost(self, reason: Failure) -> None:
+        """The client went away before the answer was complete."""
+        if not self._over:
+            self._over = True
+            assert self._receiver is not None
+            self._receiver.stream_failed(StreamError(StreamFault.DISCONNECTED, reason.getErrorMessage()))
+
+    # ServerStream
+
+    def send_informational(self, response: Response) -> None:
+        """twisted.web has no way to send it."""
+
+    def send_response(self, response: Response, end_stream: bool) -> None:
+        if self._over:
+            return
+        web = self._web
+        web.setResponseCode(response.status, response.reason)
+        web.responseHeaders = type(web.responseHeaders)()
+        for name, value in response.headers:
+            web.responseHeaders.addRawHeader(name, value)
+        declared = response.headers.get(b"content-length")
+        bodiless = self.request.method == b"HEAD" or response.status in (204, 304)
+        self._length = int(declared) if declared is not None and not bodiless else None
+        if end_stream:
+            self._finish()
+        else:
+            web.registerProducer(self, True)
+
+    def send_data(self, data: bytes) -> None:
+        if self._over:
+            return
+        self.bytes_sent += len(data)
+        if self._length is not None and self.bytes_sent > self._length:
+            self.abort()
+            return
+        self._web.write(data)
+
+    def send_end(self, trailers: Headers | None = None) -> None:
+        if self._over:
+            return
+        if self._length is not None and self.bytes_sent != self._length:
+            self.abort()
+            return
+        self._web.unregisterProducer()
+        self._finish()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._web.finish()
+        if self._receiver is not None:
+            self._receiver.stream_finished()
+
+    def abort(self) -> None:
+        """Close the connection without ending the message."""
+        if not self._over:
+            self._over = True
+            self._web.unregisterProducer()
+            self._web.loseConnection()
+
+    def pause_reading(self) -> None:
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        if self._receiver is not None:
+            self._feed(self._receiver)
+
+    # IPushProducer, for the transport
+
+    def pauseProducing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.pause_writing()
+
+    def resumeProducing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.resume_writing()
+
+    def stopProducing(self) -> None:
+        """The loss of the client is told through `client_lost`."""

@@ -1,0 +1,286 @@
+"""`ProxyService`: a configuration as a Twisted service: start, reload, drain, stop."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
+
+from twisted_wasmproxy import logs
+from twisted_wasmproxy.accesslog import AccessLog
+from twisted_wasmproxy.config import Configuration, ConfigurationError, load
+from twisted_wasmproxy.filters import FilterError, FilterSet
+from twisted_wasmproxy.interfaces import Phase
+from twisted_wasmproxy.listeners import Listener
+from twisted_wasmproxy.logs import Logger
+from twisted_wasmproxy.proxywasm.abi import LogLevel as WasmLevel
+from twisted_wasmproxy.proxywasm.host import WasmHost
+from twisted_wasmproxy.runtimes.code_cache import CodeCache, default_folder
+from twisted_wasmproxy.transaction.proxy import Proxy
+from twisted_wasmproxy.upstream.upstreams import Upstreams
+
+__all__ = ["ProxyService", "StartError"]
+
+_log = Logger()
+
+TRACE_NAMESPACE = "twisted_wasmproxy.transaction"
+"""At level debug, every hook of every transaction is logged."""
+
+_WASM_LEVELS = {
+    LogLevel.debug: WasmLevel.DEBUG,
+    LogLevel.info: WasmLevel.INFO,
+    LogLevel.warn: WasmLevel.WARN,
+    LogLevel.error: WasmLevel.ERROR,
+    LogLevel.critical: WasmLevel.CRITICAL,
+}
+
+
+def _wasm_level(namespace: str) -> WasmLevel:
+    return _WASM_LEVELS[logs.level_of(namespace)]
+
+
+class StartError(Exception):
+    """The proxy cannot start; the text says why, for the operator."""
+
+
+class ProxyService(Service):
+    """The whole proxy. `config` may have come from a file; then SIGHUP and `reload` read that file again.
+
+    Addresses are bound in `privilegedStartService`, before twistd gives up its privileges; modules are loaded in
+    `startService`, after it has forked. Both raise StartError.
+    """
+
+    name = "wasmproxy"
+
+    def __init__(self, config: Configuration, reactor: Any = None) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self.config = config
+        self._reactor = reactor
+        self._listeners: dict[str, Listener] = {}
+        self._host: WasmHost | None = None
+        self._filters: FilterSet | None = None
+        self._proxy: Proxy | None = None
+        self._retired: dict[Proxy, FilterSet] = {}
+        self._reloading: Deferred[None] | None = None
+        self._previous_hup: Any = None
+
+    @property
+    def proxy(self) -> Proxy:
+        """The configuration at work."""
+        assert self._proxy is not None, "the service is not running"
+        return self._proxy
+
+    @property
+    def ports(self) -> list[Any]:
+        """The listening ports (`IListeningPort`), in the order of the listeners."""
+        return [listener.port for listener in self._listeners.values()]
+
+    # Start
+
+    def privilegedStartService(self) -> None:
+        Service.privilegedStartService(self)
+        self._bind()
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._bind()
+        logs.set_levels(self.config.log_levels)
+        config = self.config
+        self._host = WasmHost(
+            self._reactor,
+            cache=CodeCache(config.code_cache or default_folder()),
+            node=dict(config.node),
+            log_level=_wasm_level,
+            drain=max((listener.timeouts.drain for listener in config.listeners), default=30.0),
+        )
+        try:
+            filters = FilterSet(config, self._host)
+            filters.prepare()
+            filters.start()
+            self._proxy = self._make_proxy(config, filters, None)
+        except (FilterError, StartError) as wrong:
+            for listener in self._listeners.values():
+                listener.close()
+            raise StartError(str(wrong)) from wrong
+        self._filters = filters
+        for warning in self.config.warnings:
+            _log.warn("{warning}", warning=warning)
+        for wanted in config.listeners:
+            self._listeners[wanted.endpoint].use(self._proxy, wanted)
+        self._handle_hup()
+
+    def _bind(self) -> None:
+        for config in self.config.listeners:
+            if config.endpoint not in self._listeners:
+                listener = Listener(config, self._reactor)
+                _now(listener.open(), f"cannot listen on {config.endpoint}")
+                self._listeners[config.endpoint] = listener
+
+    def _make_proxy(self, config: Configuration, filters: FilterSet, previous: Proxy | None) -> Proxy:
+        access_logs = [AccessLog(log) for log in config.access_log]
+        try:
+            for log in access_logs:
+                log.start()
+            upstreams = Upstreams(config.upstreams, self._reactor, previous.upstreams if previous is not None else None)
+        except (OSError, ValueError) as wrong:
+            for log in access_logs:
+                log.stop()
+            raise StartError(str(wrong)) from wrong
+        traced = logs.level_of(TRACE_NAMESPACE) <= LogLevel.debug
+        client, origin = filters.slots(Phase.CLIENT), filters.slots(Phase.ORIGIN)
+        return Proxy(config, self._reactor, upstreams, client, origin, access_logs, traced)
+
+    # Reload
+
+    def reload(self) -> Deferred[None]:
+        """Read the configuration file again and use it for new transactions.
+
+        Fires when that is done. Fails, with nothing changed, with ConfigurationError or StartError.
+        """
+        if self._reloading is None:
+            self._reloading = ensureDeferred(self._reload()).addBoth(self._reloaded)
+        done: Deferred[None] = Deferred()
+
+        def tell(result: Any) -> Any:
+            done.callback(result) if not isinstance(result, Failure) else done.errback(result)
+            return result
+
+        self._reloading.addBoth(tell).addErrback(lambda failure: None)
+        return done
+
+    def _reloaded(self, result: Any) -> Any:
+        self._reloading = None
+        return result
+
+    async def _reload(self) -> None:
+        path = self.config.path
+        if path is None:
+            raise StartError("this configuration did not come from a file")
+        assert self._host is not None
+        assert self._filters is not None
+        config = await self._in_thread(load, path)
+        filters = FilterSet(config, self._host)
+        await self._in_thread(filters.prepare)
+        opened: list[Listener] = []
+        old, old_filters = self.proxy, self._filters
+        try:
+            filters.start()
+            for wanted in config.listeners:
+                if wanted.endpoint not in self._listeners:
+                    listener = Listener(wanted, self._reactor)
+                    await listener.open()
+                    opened.append(listener)
+            new = self._make_proxy(config, filters, old)
+        except BaseException:
+            filters.close()
+            for listener in opened:
+                listener.close()
+            raise
+        logs.set_levels(config.log_levels)
+        for listener in opened:
+            self._listeners[listener.config.endpoint] = listener
+        wanted_endpoints = {wanted.endpoint for wanted in config.listeners}
+        for endpoint in [endpoint for endpoint in self._listeners if endpoint not in wanted_endpoints]:
+            self._listeners.pop(endpoint).close()
+        for wanted in config.listeners:
+            self._listeners[wanted.endpoint].use(new, wanted)
+        self.config = config
+        self._proxy, self._filters = new, filters
+        self._host.refresh_log_levels()
+        self._retire(old, old_filters)
+        for warning in config.warnings:
+            _log.warn("{warning}", warning=warning)
+        _log.info("configuration reloaded from {path}", path=path)
+
+    def _in_thread(self, work: Any, *args: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, *args)
+
+    def _retire(self, old: Proxy, old_filters: FilterSet) -> None:
+        self._retired[old] = old_filters
+
+        def over() -> None:
+            if self._retired.pop(old, None) is not None:
+                old.close()
+                old_filters.close()
+
+        old.when_idle(over)
+
+    def _handle_hup(self) -> None:
+        """Reload on SIGHUP, where signals can be had (the main thread of a process that runs a reactor)."""
+        if self.config.path is None:
+            return
+
+        def hang_up(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(self._reload_and_report)
+
+        try:
+            self._previous_hup = signal.signal(signal.SIGHUP, hang_up)
+        except ValueError:  # not the main thread
+            self._previous_hup = None
+
+    def _reload_and_report(self) -> None:
+        def failed(failure: Failure) -> None:
+            if failure.check(ConfigurationError, FilterError, StartError):
+                _log.error("reload refused, nothing changed: {reason}", reason=failure.getErrorMessage())
+            else:
+                _log.failure("reload failed, nothing changed", failure)
+
+        for log in self.proxy.access_logs:
+            log.reopen()
+        self.reload().addErrback(failed)
+
+    # Stop
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, let the transactions in flight finish (up to `timeouts.drain`), and close everything."""
+        Service.stopService(self)
+        if self._previous_hup is not None:
+            signal.signal(signal.SIGHUP, self._previous_hup)
+            self._previous_hup = None
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        listeners = list(self._listeners.values())
+        self._listeners.clear()
+        await DeferredList([listener.close() for listener in listeners], consumeErrors=True)
+        running = dict(self._retired)
+        self._retired.clear()
+        if self._proxy is not None and self._filters is not None:
+            running[self._proxy] = self._filters
+        limit = max((listener.timeouts.drain for listener in self.config.listeners), default=0.0)
+        left = sum(len(proxy.transactions) for proxy in running)
+        if left:
+            _log.info("waiting up to {limit} s for {left} transactions", limit=limit, left=left)
+        idle = []
+        for proxy in running:
+            idle.append(_idle(proxy).addTimeout(limit, self._reactor))
+        await DeferredList(idle, consumeErrors=True)
+        for listener in listeners:
+            listener.abort()
+        closing = []
+        for proxy, filters in running.items():
+            closing += [proxy.close(), filters.close()]
+        await DeferredList(closing, consumeErrors=True)
+        self._proxy = self._filters = self._host = None
+
+
+def _now(done: Deferred[None], what: str) -> None:
+    """Raise StartError if `done` has failed already (binding an address is known at once)."""
+    failures: list[Failure] = []
+    done.addErrback(failures.append)
+    if failures:
+        raise StartError(f"{what}: {failures[0].getErrorMessage()}") from failures[0].value
+
+
+def _idle(proxy: Proxy) -> Deferred[None]:
+    """Fire when no transaction is left."""
+    done: Deferred[None] = Deferred()
+    proxy.when_idle(lambda: None if done.called else done.callback(None))
+    return done

@@ -184,7 +184,7 @@ def test_a_forked_process_has_an_engine_that_interrupts(engine):
     if not engine.interruptible:
         pytest.skip(f"{engine.name} cannot be interrupted")
     script = """
-import os, sys, wasmtime
+import os, signal, sys, wasmtime
 from twisted_wasmproxy.runtimes import get_engine
 from twisted_wasmproxy.runtimes.interface import Limits, Trap
 
@@ -200,6 +200,7 @@ def run():
 assert run()
 child = os.fork()
 if not child:
+    signal.alarm(20)  # so that a child that hangs does not stay
     os._exit(0 if run() else 1)
 assert os.waitpid(child, 0)[1] == 0
 """

@@ -227,7 +227,9 @@ def test_the_limit_of_memory_is_the_instances_and_not_the_modules(engine):
 
 
 def test_a_declared_maximum_below_the_limit_holds(build):
-    instance = build('(module (memory (export "memory") 1 2) (func (export "grow") (result i32) (memory.grow (i32.const 2))))')
+    instance = build(
+        '(module (memory (export "memory") 1 2) (func (export "grow") (result i32) (memory.grow (i32.const 2))))'
+    )
     assert instance.function("grow")() == 0xFFFFFFFF
 
 
@@ -237,5 +239,7 @@ def test_a_module_that_needs_more_memory_than_it_may_have_is_refused(build):
 
 
 def test_memory_that_is_not_exported_is_limited_as_well(build):
-    instance = build('(module (memory 1) (func (export "grow") (result i32) (memory.grow (i32.const 9))))', memory=655360 - 1)
+    instance = build(
+        '(module (memory 1) (func (export "grow") (result i32) (memory.grow (i32.const 9))))', memory=655360 - 1
+    )
     assert instance.function("grow")() == 0xFFFFFFFF

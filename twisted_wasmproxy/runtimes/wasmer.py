@@ -259,6 +259,8 @@ class WasmerInstance:
         return wasmer.Function(store, host_function, wasmer.FunctionType(*codes))
 
     def _bind(self, name: str, function_type: FunctionType) -> Callable[..., Any]:
+        if self._closed and not self._depth:
+            raise RuntimeFault("the instance is closed")
         params, results = function_type.params, function_type.results
         if len(results) > 1 or not NUMBERS.issuperset(params + results):
             raise RuntimeFault(f"the exported function {name} {function_type} has a type that the host cannot call")

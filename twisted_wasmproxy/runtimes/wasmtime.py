@@ -12,6 +12,7 @@ function entry. The epoch moves only when a call is overdue (see `deadline`); th
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Callable, Mapping
 from ctypes import c_char, c_size_t, c_uint8, c_uint64, c_void_p
@@ -74,6 +75,10 @@ _RAW_FORMATS = {"i32": "I12x", "i64": "Q8x", "f32": "f12x", "f64": "d8x"}
 _FLOAT_FORMATS = {"f32": ("<f", "<I"), "f64": ("<d", "<Q")}
 
 
+_compiled_in: int | None = None
+"""The process that compiled first."""
+
+
 class WasmtimeEngine:
     """The one wasmtime engine of a process; made late, since its threads do not survive a fork."""
 
@@ -88,11 +93,15 @@ class WasmtimeEngine:
         # Memory that never moves may be read through one address for as long as the instance lives.
         config.memory_may_move = False
         config.memory_reservation = 1 << 32
+        # The compiler's pool of threads is wasmtime's, one a process: a fork takes the pool along and not the threads.
+        config.parallel_compilation = _compiled_in in (None, os.getpid())
         self.engine = wasmtime.Engine(config)
         self.watch = DeadlineWatch(self.engine.increment_epoch)
 
     def compile(self, wasm: bytes) -> bytes:
+        global _compiled_in
         check_header(wasm)
+        _compiled_in = _compiled_in or os.getpid()
         try:
             return bytes(wasmtime.Module(self.engine, wasm).serialize())
         except wasmtime.WasmtimeError as error:
@@ -280,6 +289,8 @@ class WasmtimeInstance:
         return _HostCallback(callback)
 
     def _bind(self, name: str, function_type: FunctionType) -> Callable[..., Any]:
+        if self._closed and not self._depth:
+            raise RuntimeFault("the instance is closed")
         params, results = function_type.params, function_type.results
         if len(results) > 1 or not NUMBERS.issuperset(params + results):
             raise RuntimeFault(f"the exported function {name} {function_type} has a type that the host cannot call")

@@ -10,6 +10,7 @@ from typing import Any
 from OpenSSL import SSL
 from OpenSSL.crypto import Error as CryptoError
 from service_identity import VerificationError
+from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
@@ -119,8 +120,8 @@ def _load_client_certificate(pem: bytes, path: Path) -> dict[str, Any]:
     try:
         private = PrivateCertificate.loadPEM(pem)
         CertificateOptions(privateKey=private.privateKey.original, certificate=leaf.original).getContext()
-    except (CryptoError, SSL.Error, ValueError) as error:
-        raise ValueError(f"{path}: no private key in PEM form that fits the certificate: {error}") from None
+    except (CryptoError, SSL.Error, VerifyError, ValueError):
+        raise ValueError(f"{path}: no private key in PEM form that fits the certificate") from None
     return {
         "privateKey": private.privateKey.original,
         "certificate": leaf.original,

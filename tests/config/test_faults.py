@@ -81,6 +81,11 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         ("log: {levels: {a: 1}}", "log.levels.a", "must be one of debug, info, warn, error, critical, not '1'"),
         ("node: {id: [1]}", "node.id", "must be text, not a list"),
         ("access_log: [{path: no/such/access.log}]", "access_log[0].path", "no such directory: no/such"),
+        (
+            "access_log: {path: ~no-such-user/x}",
+            "access_log.path",
+            "~no-such-user/x: Could not determine home directory.",
+        ),
         ("access_log: {path: .}", "access_log.path", "is a directory, not a file: ."),
         (
             "access_log: {format: combined}",

@@ -122,6 +122,7 @@ def test_several_files_run_in_the_order_of_their_arguments(tmp_path: Path) -> No
         paths.append(path)
     found = config.load(*paths)
     assert [plugin.name for plugin in found.filters] == ["b", "a", "c"]
+    assert (found.path, *found.more_paths) == tuple(paths)
     paths[1].write_text("config: []")
     paths[2].write_text("listeners: []")
     assert problems_of(lambda: config.load(*paths), tmp_path) == [

@@ -30,7 +30,7 @@ from twisted_wasmproxy.proxywasm.plugin import Plugin
 from twisted_wasmproxy.proxywasm.services import Services
 from twisted_wasmproxy.proxywasm.vm import VM
 from twisted_wasmproxy.runtimes.binary import read_module
-from twisted_wasmproxy.runtimes.code_cache import CodeCache, load_module
+from twisted_wasmproxy.runtimes.code_cache import CodeCache, default_folder, load_module
 from twisted_wasmproxy.runtimes.interface import CompileError, RuntimeUnavailable
 from twisted_wasmproxy.runtimes.registry import get_engine
 
@@ -75,7 +75,7 @@ def check(file: Path) -> Verdict:
         return verdict
     verdict.configuration = configuration
     verdict.warnings = list(configuration.warnings)
-    cache = CodeCache(configuration.code_cache) if configuration.code_cache is not None else None
+    cache = CodeCache(configuration.code_cache or default_folder())
     services = Services(clock=Clock(), node=dict(configuration.node))
     for entry in configuration.filters:
         if isinstance(entry, NativeFilterConfig):
@@ -121,7 +121,7 @@ def _static_problems(entry: WasmFilterConfig) -> list[Problem]:
     return problems + [Problem(place, f"{entry.vm.code}: {text}") for text in texts]
 
 
-def _start_problems(entry: WasmFilterConfig, services: Services, cache: CodeCache | None) -> list[Problem]:
+def _start_problems(entry: WasmFilterConfig, services: Services, cache: CodeCache) -> list[Problem]:
     """Compile, instantiate, start and configure, as the proxy would."""
     vm_config = entry.vm
     options = Options(

@@ -73,7 +73,7 @@ _LANGUAGES: tuple[tuple[str, _Mark], ...] = (
     ),
     ("C++", lambda t: any(name.startswith("C_plus_plus") for name in t.languages) or t.any_function("operator new")),
     ("C", lambda t: any(name.startswith("C") for name in t.languages)),
-    ("C or C++ (clang)", lambda t: "clang" in t.tools),
+    ("C or C++", lambda t: "clang" in t.tools),
 )
 
 _SDKS: dict[str, tuple[tuple[str, _Mark], ...]] = {

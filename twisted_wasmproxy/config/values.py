@@ -241,7 +241,10 @@ def relative(place: Place, value: str) -> Path:
     """Return a path that may be relative to the file that names it."""
     if "\0" in value:
         place.reject("a path cannot have a NUL character")
-    return place.file.parent / Path(value).expanduser()
+    try:
+        return place.file.parent / Path(value).expanduser()
+    except RuntimeError as error:  # no such user, or no home
+        place.reject(f"{value}: {error}")
 
 
 def existing_file(place: Place) -> Path:

@@ -201,7 +201,8 @@ GROW = """
 (module
   (memory (export "memory") 2)
   (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
-  (func (export "eat") (loop $again (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable)) (br $again))))
+  (func (export "eat")
+    (loop $again (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable)) (br $again))))
 """
 
 

@@ -68,6 +68,11 @@ _LOOKALIKES: tuple[tuple[bytes, str], ...] = (
 )
 
 
+# Compilers that say who they are in the `producers` section; TinyGo and Zig name other languages beside.
+_TOOLCHAINS = (("rustc", "Rust"), ("TinyGo", "TinyGo"), ("Go cmd/compile", "Go"), ("zig", "Zig"))
+_ASSEMBLYSCRIPT_ABORT = ("env", "abort", FunctionType(("i32",) * 4, ()))
+
+
 @dataclass(frozen=True)
 class Memory:
     """A memory, imported or own; sizes in pages of 64 KiB. `maximum` is None where none is declared."""
@@ -125,6 +130,25 @@ class ModuleInfo:
     def producers(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """(name, version) pairs by field (`language`, `processed-by`, `sdk`); empty where there are none to read."""
         return self._decode("producers", _read_producers) or {}
+
+    @property
+    def toolchain(self) -> str:
+        """What the module was made with, such as `Rust 1.80.1`; empty where nothing tells."""
+        producers = self.producers
+        made_by = dict(producers.get("processed-by", ()))
+        languages = dict(producers.get("language", ()))
+        for producer, label in _TOOLCHAINS:
+            if producer in made_by:
+                return f"{label} {_plain_version(made_by[producer])}".rstrip()
+        for language in ("Rust", "Go", "Zig"):
+            if language in languages:
+                return f"{language} {_plain_version(languages[language])}".rstrip()
+        compilers = [pair for pair in producers.get("processed-by", ()) if "clang" in pair[0]]
+        for producer, version in (*producers.get("sdk", ()), *compilers):
+            return f"C or C++ ({producer} {_plain_version(version)})"
+        if any((item.module, item.name, item.type) == _ASSEMBLYSCRIPT_ABORT for item in self.imports):
+            return "AssemblyScript"
+        return ""
 
     @property
     def name(self) -> str | None:
@@ -218,6 +242,11 @@ class _Reader:
     def finish(self, what: str) -> None:
         if self.position != self.end:
             raise self.fail(f"the {what} ends {self.end - self.position} bytes before its size says")
+
+
+def _plain_version(text: str) -> str:
+    """`1.80.1 (3f5fd8dd4 2024-08-06)` and `go1.24.4` are 1.80.1 and 1.24.4."""
+    return text.removeprefix("go").partition(" ")[0]
 
 
 def check_header(wasm: bytes) -> None:

@@ -115,21 +115,34 @@ class Proxy:
             raise AssertionError(f"the proxy did not stop within {timeout} s:\n{self.log}") from None
 
 
-def _wait_until_listening(proxy: Proxy, timeout: float) -> None:
+def _is_serving(port: int, timeout: float) -> bool:
+    """Say whether connections are answered: a port may be bound for long before the reactor runs.
+
+    A running server closes a connection whose client has nothing to say. So does the end of a process that failed to
+    start; then a second connection finds nobody.
+    """
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1.0) as connection:
+            connection.settimeout(timeout)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait_until_serving(proxy: Proxy, timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", proxy.port), 1.0).close()
-        except OSError:
-            pass
-        else:
+    while (left := deadline - time.monotonic()) > 0:
+        if _is_serving(proxy.port, left):
             return
         try:
             status = proxy.process.wait(0.05)
         except subprocess.TimeoutExpired:
             continue
         raise StartFailed(f"the proxy ended with status {status}:\n{proxy.log}")
-    raise StartFailed(f"the proxy does not listen on port {proxy.port} after {timeout} s:\n{proxy.log}")
+    raise StartFailed(f"the proxy does not serve on port {proxy.port} after {timeout} s:\n{proxy.log}")
 
 
 @contextmanager
@@ -167,7 +180,7 @@ def running_proxy(
         )
     proxy = Proxy(process, port, path, log_file)
     try:
-        _wait_until_listening(proxy, timeout)
+        _wait_until_serving(proxy, timeout)
         yield proxy
     finally:
         if process.poll() is None:

@@ -123,7 +123,7 @@ class ClientProtocol(Wire):
     def connection_lost(self, reason: Failure) -> None:
         stream = self._stream
         if stream is not None:
-            if self._input is _Input.REST and reason.check(ConnectionDone):
+            if self._input is _Input.REST and isinstance(reason.value, ConnectionDone):
                 self._response_ended(stream)
                 stream.receiver.end_received(None)
             else:
@@ -142,7 +142,6 @@ class ClientProtocol(Wire):
             assert stream is not None
             self._response_ended(stream)
             stream.receiver.end_received(None)
-            self.close()
         elif stream is not None:
             self._lost("closed the connection")
         else:

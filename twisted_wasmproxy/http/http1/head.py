@@ -7,7 +7,6 @@ Content-Length and Transfer-Encoding against each other. What it lets pass and m
 
 from __future__ import annotations
 
-import re
 from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
@@ -15,6 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, Htt
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.http1.syntax import (
     HOP_BY_HOP,
+    OTHER_REQUEST_LINE,
     REQUEST_LINE,
     STATUS_LINE,
     MessageError,
@@ -27,7 +27,6 @@ from twisted_wasmproxy.http.messages import REASONS, Request, Response
 __all__ = ["HeadLimits", "RequestHead", "ResponseHead"]
 
 _END = b"\r\n\r\n"
-_REQUEST_LINE_OF_ANOTHER_VERSION = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/[0-9]+(?:\.[0-9]+)?\r\n")
 _PERSISTENCE = frozenset([b"close", b"keep-alive"])
 # To pass on an upgrade to another version of HTTP would be to let clients talk past every rule of this proxy.
 _NOT_TO_TUNNEL = frozenset([b"h2c", b"h2", b"http"])
@@ -244,7 +243,7 @@ class RequestHead(_Head):
         if (len(data) if end < 0 else end) - begin > self._limits.request_line:
             raise MessageError(414, "the request line is too long")
         if end >= 0:
-            if _REQUEST_LINE_OF_ANOTHER_VERSION.match(data, begin):
+            if OTHER_REQUEST_LINE.match(data, begin):
                 raise MessageError(505, "the version of HTTP is neither 1.0 nor 1.1")
             raise MessageError(400, "invalid request line")
 
@@ -325,6 +324,8 @@ class ResponseHead(_Head):
             if len(data) > self._limits.request_line:
                 raise MessageError(502, "the status line is too long")
             return -1
+        if match.end() - 2 > self._limits.request_line:
+            raise MessageError(502, "the status line is too long")
         if match[1] != b"1" or match[2] not in b"01":
             raise MessageError(502, "the version of HTTP is neither 1.0 nor 1.1")
         self._match = match

@@ -6,6 +6,7 @@ import re
 
 __all__ = [
     "HOP_BY_HOP",
+    "OTHER_REQUEST_LINE",
     "REQUEST_LINE",
     "STATUS_LINE",
     "TOKEN",
@@ -21,7 +22,10 @@ TOKEN = re.compile(_TCHAR + rb"+")
 """RFC 9110 section 5.6.2; for `fullmatch`."""
 
 REQUEST_LINE = re.compile(rb"(" + _TCHAR + rb"+) ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])\r\n")
-"""Method, target, version. Octets above 0x7f are let through in targets, as browsers send them."""
+"""Method, target, version's two digits. Octets above 0x7f are let through in targets, as browsers send them."""
+
+OTHER_REQUEST_LINE = re.compile(_TCHAR + rb"+ [^\x00-\x20\x7f]+ HTTP/[0-9]+(?:\.[0-9]+)?\r\n")
+"""One whose version is not even of the form that HTTP/1 has."""
 
 STATUS_LINE = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 """Version, status code, reason phrase. The space before an absent reason is left out by some servers."""

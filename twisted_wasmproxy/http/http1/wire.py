@@ -99,14 +99,9 @@ class Wire:
         self.connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
-        if turn.active:
-            self._consume(data)
-            return
-        turn.active = True
-        try:
-            self._consume(data)
-        finally:
-            turn.close()
+        if not turn.active:
+            turn.open()
+        self._consume(data)
 
     def connectionLost(self, reason: Failure) -> None:
         self.lost = True

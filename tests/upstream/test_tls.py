@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.support.reactor import call
 from tests.upstream.support import Recorder, accept, eventually, listening, nothing_left, port_of
@@ -120,7 +124,34 @@ def test_an_unknown_authority_is_refused():
 def test_a_certificate_for_another_name_is_refused(ca_file: Path, name: str):
     with listening() as server:
         why = refused(server, context(name), upstream(port_of(server), ca_file=ca_file))
-    assert "the certificate is for another name" in why
+    assert "the certificate is not for 127.0.0.1" in why
+
+
+def test_a_certificate_for_no_name_is_refused(ca_file: Path, tmp_path: Path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    roots = x509.load_pem_x509_certificate(AUTHORITY.cert_pem.bytes())
+    authority_key = serialization.load_pem_private_key(AUTHORITY.private_key_pem.bytes(), None)
+    assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]))
+        .issuer_name(roots.subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(roots.not_valid_before_utc)
+        .not_valid_after(roots.not_valid_after_utc)
+        .sign(authority_key, hashes.SHA256())
+    )
+    path = tmp_path / "nameless.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(path)
+    with listening() as server:
+        why = refused(server, made, upstream(port_of(server), ca_file=ca_file))
+    assert "the certificate is not for 127.0.0.1" in why
 
 
 def test_server_name_replaces_the_host_in_sni_and_verification(ca_file: Path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.interfaces import IDelayedCall, IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import IDelayedCall
 
 from twisted_wasmproxy.config.model import UpstreamConfig
 from twisted_wasmproxy.http.deadlines import Deadlines
@@ -35,15 +35,16 @@ class Cluster:
         resolver: Resolver,
         deadlines: Deadlines,
         connected: Callable[[Transport, Pool], Connection],
+        tls: OriginTLS,
         access: Access | None = None,
     ) -> None:
-        """`connected` makes a pool's connection from a transport. Raises OSError or ValueError for a bad TLS file."""
+        """`connected` makes a pool's connection from a transport; `access` judges the addresses of the servers."""
         self.name = config.name
         self.users = 0
         """How many `Upstreams` share this."""
         self.config = config
         self.reactor = reactor
-        self.tls = OriginTLS(config.tls)
+        self.tls = tls
         self.servers: Sequence[Server] = [Server(server, config.health, reactor.seconds) for server in config.servers]
         self._resolver = resolver
         self._deadlines = deadlines
@@ -124,13 +125,6 @@ class Cluster:
 
     def _make_pool(self, server: Server, connected: Callable[[Transport, Pool], Connection]) -> Pool:
         config = self.config
-        options: IOpenSSLClientConnectionCreator | None = None
-
-        def tls() -> IOpenSSLClientConnectionCreator:
-            nonlocal options
-            if options is None:
-                options = self.tls.options_for(server.host)
-            return options
 
         def dial(done: Callable[[Transport | StreamError], None]) -> Dial:
             return Dial(
@@ -140,7 +134,7 @@ class Cluster:
                 server.port,
                 config.connect_timeout,
                 done,
-                tls=tls if server.tls else None,
+                tls=self.tls if server.tls else None,
                 access=self._access,
             )
 

@@ -13,7 +13,6 @@ from twisted.internet.interfaces import (
     IConnector,
     IDelayedCall,
     IHandshakeListener,
-    IOpenSSLClientConnectionCreator,
     IProtocol,
 )
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
@@ -25,7 +24,7 @@ from twisted_wasmproxy.http.stream import StreamError, StreamFault
 from twisted_wasmproxy.upstream.access import Access
 from twisted_wasmproxy.upstream.reactor import Reactor
 from twisted_wasmproxy.upstream.resolve import Resolver, is_address
-from twisted_wasmproxy.upstream.tls import describe_tls_error
+from twisted_wasmproxy.upstream.tls import Handshake, OriginTLS, describe_tls_error
 
 __all__ = ["Dial", "Transport", "attach"]
 
@@ -54,18 +53,18 @@ class Dial:
         timeout: float,
         done: Callable[[Transport | StreamError], None],
         *,
-        tls: Callable[[], IOpenSSLClientConnectionCreator] | None = None,
+        tls: OriginTLS | None = None,
         access: Access | None = None,
     ) -> None:
-        """Start. Calls `done` once, and never from in here: with a connected transport whose protocol must be set by
-        `attach` in the same stack, or with an error: CONNECT, or TIMEOUT after `timeout` seconds. `tls` may raise
-        ValueError for a host name that TLS cannot check."""
+        """Start. Calls `done` once, never from in here: with a connected transport, which must be given its protocol by
+        `attach` in the same stack, or with an error: CONNECT, or TIMEOUT after `timeout` seconds."""
         self._reactor = reactor
         self._host = host
         self._port = port
         self._timeout = timeout
         self._done: Callable[[Transport | StreamError], None] | None = done
         self._tls = tls
+        self._handshake: Handshake | None = None
         self._access = access
         self._addresses: deque[str] = deque()
         self._attempts: list[_Attempt] = []
@@ -108,7 +107,10 @@ class Dial:
         self._attempts.append(attempt)
         if self._addresses:
             self._stagger = self._reactor.callLater(ATTEMPT_DELAY, self._try_next)
-        attempt.connector = self._reactor.connectTCP(attempt.address, self._port, attempt, self._timeout)
+        try:
+            attempt.connector = self._reactor.connectTCP(attempt.address, self._port, attempt, self._timeout)
+        except OSError as error:  # an IPv6 scope that there is not
+            self._reactor.callLater(0, self.attempt_failed, attempt, error.strerror)
 
     def attempt_failed(self, attempt: _Attempt, text: str) -> None:
         """One address does not answer."""
@@ -135,10 +137,11 @@ class Dial:
             self._succeed(transport)
             return
         try:
-            factory = TLSMemoryBIOFactory(self._tls(), True, _HandshakeFactory(self), self._reactor)
+            self._handshake = self._tls.handshake_with(self._host)
         except ValueError as error:
             self._fail(StreamFault.CONNECT, f"{self._host}: cannot be verified by TLS: {error}")
             return
+        factory = TLSMemoryBIOFactory(self._handshake, True, _HandshakeFactory(self), self._reactor)
         attach(transport, factory.buildProtocol(transport.getPeer()))
 
     # TLS
@@ -149,7 +152,8 @@ class Dial:
 
     def handshake_failed(self, reason: Failure) -> None:
         """The connection was lost in the handshake."""
-        text = describe_tls_error(reason.value) or "connection closed in the TLS handshake"
+        problem = self._handshake.problem if self._handshake is not None else None
+        text = problem or describe_tls_error(reason.value) or "connection closed in the TLS handshake"
         self._fail(StreamFault.CONNECT, f"{self._host}:{self._port}: TLS: {text}")
 
     # The end

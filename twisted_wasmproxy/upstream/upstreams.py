@@ -14,6 +14,7 @@ from twisted_wasmproxy.upstream.dial import Transport, attach
 from twisted_wasmproxy.upstream.pool import Connection, Pool
 from twisted_wasmproxy.upstream.reactor import Reactor
 from twisted_wasmproxy.upstream.resolve import Resolver
+from twisted_wasmproxy.upstream.tls import OriginTLS
 
 __all__ = ["Upstreams"]
 
@@ -38,10 +39,12 @@ class Upstreams:
     ) -> None:
         """Raises OSError or ValueError if a TLS file of an upstream cannot be used; then nothing is shared."""
         self._workshop: _Workshop = _Workshop(reactor) if previous is None else previous._workshop
+        self.resolver = self._workshop.resolver
+        """Looks up names for all that connects; also for `open_tunnel`."""
         self._origins: _Origins = _Origins(self._workshop) if previous is None else previous._origins
         # Where a value stands in its file makes no difference to it.
         clusters: dict[str, Cluster] = {
-            config.name: self._workshop.cluster(replace(config, location=None)) for config in configs
+            config.name: self._workshop.cluster(replace(config, location=None), _tls_of(config)) for config in configs
         }
         if previous is not None:
             for name, cluster in clusters.items():
@@ -81,6 +84,13 @@ class Upstreams:
         return [*self._clusters.values(), self._origins]
 
 
+def _tls_of(config: UpstreamConfig) -> OriginTLS:
+    tls = OriginTLS(config.tls)
+    if any(server.tls for server in config.servers):
+        tls.prepare()
+    return tls
+
+
 class _Workshop:
     """What all clusters are made with and share."""
 
@@ -89,8 +99,8 @@ class _Workshop:
         self.deadlines = Deadlines(reactor)
         self.resolver = Resolver(reactor)
 
-    def cluster(self, config: UpstreamConfig, access: Access | None = None) -> Cluster:
-        return Cluster(config, self.reactor, self.resolver, self.deadlines, self._connected, access)
+    def cluster(self, config: UpstreamConfig, tls: OriginTLS, access: Access | None = None) -> Cluster:
+        return Cluster(config, self.reactor, self.resolver, self.deadlines, self._connected, tls, access)
 
     def _connected(self, transport: Transport, pool: Pool) -> Connection:
         connection = ClientProtocol(pool.released, pool.closed, deadlines=self.deadlines)
@@ -105,6 +115,7 @@ class _Origins:
         self.users = 0
         self.deadline = NEVER
         self._workshop = workshop
+        self._tls = OriginTLS(ORIGIN_DEFAULTS.tls)
         self._deadlines = workshop.deadlines
         self._clusters: dict[tuple[bytes, str, int, Access | None], tuple[float, Cluster]] = {}
         self._closing = False
@@ -115,7 +126,7 @@ class _Origins:
         if cluster is None:
             server = ServerConfig(host, port, scheme == b"https")
             config = replace(ORIGIN_DEFAULTS, name=f"{host}:{port}", servers=(server,))
-            cluster = self._workshop.cluster(config, access)
+            cluster = self._workshop.cluster(config, self._tls, access)
             if self._closing:
                 cluster.close()
                 return cluster

@@ -42,11 +42,11 @@ class Turn:
         self.waiting: list[Flushable] = []
 
     def open(self) -> None:
-        """Begin a turn that ends when the reactor is next idle or looks at its timers, which is after all reads."""
+        """Begin a turn that ends when the reactor looks at its timers, which is after all that was ready to be read."""
         from twisted.internet import reactor
 
         self.active = True
-        reactor.callLater(0, self.close)  # type: ignore[attr-defined]  # the reactor is a module to mypy
+        reactor.callLater(0, self.close)
 
     def close(self) -> None:
         """End the turn; flush all that wait, and those whom that wakes."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -18,6 +19,13 @@ ORIGIN_PORT = 8081
 
 def is_listening(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+        return True
+    return False
+
+
+def is_serving() -> bool:
+    """Say whether an answer comes through the proxy from the origin."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{PROXY_PORT}/", timeout=10):
         return True
     return False
 
@@ -37,7 +45,7 @@ def main() -> int:
         children.append(subprocess.Popen(origin, stdin=subprocess.PIPE))
         proxy = [twistd, "--nodaemon", "--pidfile=", "wasmproxy", "--config", HERE / "proxy.yaml"]
         children.append(subprocess.Popen(proxy, stdin=subprocess.DEVNULL))
-        while not (is_listening(PROXY_PORT) and is_listening(ORIGIN_PORT)):
+        while not is_serving():
             if any(child.poll() is not None for child in children):
                 return 1
             time.sleep(0.1)

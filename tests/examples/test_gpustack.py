@@ -113,7 +113,7 @@ def request_transformer(serve: Serve) -> Iterator[Stand]:
             "operate": "map",
             "headers": [{"fromKey": "X-add-append", "toKey": "X-map"}],
             "querys": [{"fromKey": "k3", "toKey": "k4"}],
-            "body": [{"fromKey": "a1-new", "toKey": "a4"}],
+            "body": [{"fromKey": "tags", "toKey": "a4"}],
         },
         {
             "operate": "dedupe",
@@ -172,7 +172,7 @@ def test_transformer_edits_the_query(request_transformer: Stand) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 def test_transformer_edits_a_json_request_body(request_transformer: Stand, chunked: bool) -> None:
-    body = {"a1": "t1", "a2": "t2", "a3": "t3", "number": 1, "users": [{"id": 1}, {"id": 2}]}
+    body = {"a1": "t1", "a2": "t2", "a3": "t3", "number": 1, "users": [{"id": 1}, {"id": 2}], "tags": ["x", "y"]}
     encoded = json.dumps(body).encode()
     response = request_transformer.proxy.fetch(
         "/post",
@@ -185,8 +185,9 @@ def test_transformer_edits_a_json_request_body(request_transformer: Stand, chunk
         "a1-new": ["t1-new", "t1-foo.bar-append"],
         "a2-new": "t2",
         "a3": "t3-new",
-        "a4": "t1-new",
+        "a4": "x",
         "number": 20,
+        "tags": ["x", "y"],
         "users": [{"id": 2}],
     }
 
@@ -196,10 +197,11 @@ def test_transformer_edits_a_form(request_transformer: Stand) -> None:
         "/post",
         method="POST",
         headers=[HOST, ("Content-Type", "application/x-www-form-urlencoded")],
-        body=b"a1=t1&a2=t2&a3=t3",
+        body=b"a1=t1&a2=t2&a3=t3&tags=x&tags=y",
     )
     form = sorted(request_transformer.origin.last.body.decode().split("&"))
-    assert form == ["a1-new=t1-foo.bar-append", "a1-new=t1-new", "a2-new=t2", "a3=t3-new", "a4=t1-new"]
+    expected = ["a1-new=t1-foo.bar-append", "a1-new=t1-new", "a2-new=t2", "a3=t3-new", "a4=x", "tags=x", "tags=y"]
+    assert form == expected
 
 
 def test_transformer_passes_other_bodies_as_they_are(request_transformer: Stand) -> None:

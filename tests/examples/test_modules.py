@@ -108,7 +108,7 @@ def test_as_body_answers_403_without_the_token(redact: tuple[Proxy, Origin]) -> 
 def test_as_body_ends_without_an_error(tmp_path: Path) -> None:
     with served(EXAMPLES / "as_body" / "redact.yaml", tmp_path) as (proxy, _):
         assert proxy.fetch("/", headers=[TOKEN]).status == 200
-        assert proxy.stop() == 0
+        assert proxy.stop() in (0, -signal.SIGTERM)
         assert "Traceback" not in proxy.log
         assert "failed" not in proxy.log
 

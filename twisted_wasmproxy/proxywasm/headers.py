@@ -79,8 +79,8 @@ def get_value(context: Context, map_type: int, name: bytes) -> bytes | Status:
         lines = fields.lines
     for line in lines:
         if line[0] == name:
-            value = line[2]
-            return value
+            found: bytes = line[2]
+            return found
     return context.vm.missing
 
 

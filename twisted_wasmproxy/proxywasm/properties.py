@@ -17,7 +17,7 @@ from twisted_wasmproxy.proxywasm.wire import Unserializable, encode_pairs, encod
 
 __all__ = ["get_property", "set_property"]
 
-_MAPS = {
+_MAPS: Mapping[tuple[bytes, ...], MapType] = {
     (b"request", b"headers"): MapType.HTTP_REQUEST_HEADERS,
     (b"request", b"trailers"): MapType.HTTP_REQUEST_TRAILERS,
     (b"response", b"headers"): MapType.HTTP_RESPONSE_HEADERS,

@@ -1,4 +1,4 @@
-"""Shared data and shared queues, and the host calls on them. Both belong to a VM id, not to a VM, and survive its failure."""
+"""Shared data and shared queues, and the host calls on them. They belong to a VM id and survive the failure of a VM."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Callbacks:
 
 
 def _fitted(function: Any, arity: int, present: int) -> Any:
-    """Return `function`, or, where it takes fewer parameters than the present version passes, one that drops the last."""
+    """Return `function`, or, where it takes less than the present version passes, one that drops the rest."""
     if arity == present:
         return function
     return lambda *args: function(*args[:arity])
@@ -151,7 +151,7 @@ class VM:
         self._deferred: deque[Callable[[], None]] = deque()
         self._running_deferred = False
         self._next_id = 1
-        self._malloc: Callable[..., int] | None = None
+        self._malloc: Callable[..., int | None] | None = None
         self.read = self.write = self.read_u32 = self.write_u32 = _no_memory
 
         host_functions = link(self, module.imports, options.capabilities, options.lax_imports)

@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHostnameResolver
+from zope.interface import implementer
+
 from tests.support.reactor import call, started_reactor
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
@@ -163,3 +167,39 @@ def nothing_left() -> Iterator[None]:
 
     yield
     eventually(clean)
+
+
+@implementer(IHostnameResolver)
+class Names:
+    """A resolver that knows some names, counts what it is asked, and leaves the rest to the real one."""
+
+    def __init__(self, real: Any, addresses: dict[str, list[str]]) -> None:
+        self.real = real
+        self.addresses = addresses
+        self.asked: list[str] = []
+
+    def resolveHostName(self, resolutionReceiver: Any, hostName: str, portNumber: int = 0, *rest: Any) -> Any:
+        self.asked.append(hostName)
+        if hostName not in self.addresses:
+            return self.real.resolveHostName(resolutionReceiver, hostName, portNumber, *rest)
+
+        def answer() -> None:
+            for address in self.addresses[hostName]:
+                family = IPv6Address if ":" in address else IPv4Address
+                resolutionReceiver.addressResolved(family("TCP", address, portNumber))
+            resolutionReceiver.resolutionComplete()
+
+        started_reactor().callLater(0, answer)
+        return None
+
+
+@contextmanager
+def names(addresses: dict[str, list[str]]) -> Iterator[Names]:
+    """Install `Names`."""
+    reactor = started_reactor()
+    mine = Names(reactor.nameResolver, addresses)
+    real = call(reactor.installNameResolver, mine)
+    try:
+        yield mine
+    finally:
+        call(reactor.installNameResolver, real)

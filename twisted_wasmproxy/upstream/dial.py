@@ -26,7 +26,7 @@ from twisted_wasmproxy.upstream.reactor import Reactor
 from twisted_wasmproxy.upstream.resolve import Resolver, is_address
 from twisted_wasmproxy.upstream.tls import Handshake, OriginTLS, describe_tls_error
 
-__all__ = ["Dial", "Transport", "attach"]
+__all__ = ["Dial", "Transport", "attach", "interleave"]
 
 Transport = Any
 """A connected Twisted transport: TCP, or TLS over it. Its interfaces have no types that tell what both can do."""
@@ -94,7 +94,7 @@ class Dial:
         if not allowed:
             self._refuse(f"{self._host}: access to {', '.join(addresses)} is denied")
             return
-        self._addresses.extend(_interleave(allowed))
+        self._addresses.extend(interleave(allowed))
         self._try_next()
 
     def _refuse(self, text: str) -> None:
@@ -208,7 +208,7 @@ def attach(transport: Transport, protocol: IProtocol) -> None:
     protocol.makeConnection(transport)
 
 
-def _interleave(addresses: Sequence[str]) -> list[str]:
+def interleave(addresses: Sequence[str]) -> list[str]:
     """Alternate between the address families, beginning with the resolver's choice (RFC 8305 section 4)."""
     first_is_v6 = ":" in addresses[0]
     first = [address for address in addresses if (":" in address) == first_is_v6]

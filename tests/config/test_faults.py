@@ -54,7 +54,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         ("limits:", "limits", "must be a mapping, not empty"),
         ("filters: {}", "filters", "must be a list, not a mapping"),
         ("filters: []\nwasm: []", "wasm", "is another spelling of 'filters', which is there too"),
-        ("filters: [5]", "filters[0]", "must be a mapping with 'file', 'vm_config' or 'native', not '5'"),
+        ("filters: [5]", "filters[0]", "must be a mapping with 'file', 'native' or 'vm_config', not '5'"),
         ("filters: [{file: nope.yaml}]", "filters[0].file", "no such file: nope.yaml"),
         (
             "filters: [{file: filter.wasm, vm_config: {}}]",

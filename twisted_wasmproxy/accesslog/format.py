@@ -21,7 +21,7 @@ from twisted_wasmproxy.accesslog.record import TransactionRecord
 if TYPE_CHECKING:
     from twisted_wasmproxy.http.headers import Headers
 
-__all__ = ["FIELDS", "FORMATS", "HEADER_FIELDS", "FormatError", "compile_format"]
+__all__ = ["FIELDS", "FORMATS", "HEADER_FIELDS", "JSON_MEMBERS", "FormatError", "compile_format"]
 
 Formatter = Callable[[TransactionRecord], str]
 """Makes the line of a record, without its end."""
@@ -45,7 +45,7 @@ class FormatError(ValueError):
 def compile_format(text: str) -> Formatter:
     """Return the function that makes lines of this format: a name, or a string with `%<field>`. Raises FormatError."""
     if text == "json":
-        return json_line
+        return _json_line
     if text in FORMATS:
         text = FORMATS[text]
     elif "%<" not in text:
@@ -352,55 +352,60 @@ def _all_headers(headers_of: Callable[[TransactionRecord], Headers | None]) -> C
 # JSON lines
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")
+def _string(value: bytes) -> str:
+    return _encode(value.decode("utf-8", "backslashreplace")) if value else "null"
 
 
-def _header(headers: Headers | None, name: bytes) -> str | None:
+def _header(headers: Headers | None, name: bytes) -> str:
     value = headers.get(name) if headers is not None else None
-    return _text(value) if value is not None else None
+    return _string(value) if value is not None else "null"
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = json.encoder.encode_basestring_ascii
+_truth = {False: "false", True: "true"}
+
+_JSON: dict[str, Formatter] = {
+    "time": lambda r: f"{r.start:.6f}",
+    "duration": lambda r: f"{r.duration:.6f}",
+    "client": lambda r: _string(r.client_address.encode()),
+    "client_port": lambda r: str(r.client_port),
+    "user": lambda r: _string(r.user),
+    "method": lambda r: _string(r.method),
+    "url": lambda r: _string(_url(r)),
+    "mapped_url": lambda r: _string(_mapped_url(r)),
+    "version": lambda r: _string(r.version),
+    "tls": lambda r: _string(r.tls_version.encode()),
+    "user_agent": lambda r: _header(r.request_headers, b"user-agent"),
+    "referer": lambda r: _header(r.request_headers, b"referer"),
+    "request_header_bytes": lambda r: str(r.request_header_bytes),
+    "request_body_bytes": lambda r: str(r.request_body_bytes),
+    "request_finished": lambda r: _truth[r.request_finished],
+    "status": lambda r: str(r.status),
+    "content_type": lambda r: _string(_content_type(r)),
+    "response_header_bytes": lambda r: str(r.response_header_bytes),
+    "response_body_bytes": lambda r: str(r.response_body_bytes),
+    "result": lambda r: _encode(r.result),
+    "hierarchy": lambda r: _encode(r.hierarchy),
+    "origin": lambda r: _string(r.origin_name.encode()),
+    "origin_address": lambda r: _string(r.origin_address.encode()),
+    "origin_port": lambda r: str(r.origin_port),
+    "origin_status": lambda r: str(r.origin_status),
+    "origin_duration": lambda r: f"{r.origin_duration:.6f}",
+    "origin_attempts": lambda r: str(r.origin_attempts),
+    "origin_request_header_bytes": lambda r: str(r.origin_request_header_bytes),
+    "origin_request_body_bytes": lambda r: str(r.origin_request_body_bytes),
+    "origin_response_header_bytes": lambda r: str(r.origin_response_header_bytes),
+    "origin_response_body_bytes": lambda r: str(r.origin_response_body_bytes),
+    "origin_finish": lambda r: _encode(r.origin_finish),
+    "details": lambda r: _string(r.details),
+    "filter": lambda r: _string(r.filter.encode()),
+}
+"""Members of a JSON line. Times are seconds, `time` since the epoch; texts that are not known are null."""
+
+JSON_MEMBERS = tuple(_JSON)
+_JSON_TEMPLATE = "{" + ",".join(f'"{name}":%s' for name in _JSON) + "}"
+_JSON_GETTERS = tuple(_JSON.values())
 
 
-def json_line(r: TransactionRecord) -> str:
-    """Return the record as one JSON object. Times are seconds, `time` since the epoch; unknown texts are null."""
-    return _encode(
-        {
-            "time": round(r.start, 6),
-            "duration": round(r.duration, 6),
-            "client": r.client_address or None,
-            "client_port": r.client_port,
-            "user": _text(r.user) or None,
-            "method": _text(r.method),
-            "url": _text(_url(r)),
-            "mapped_url": _text(_mapped_url(r)),
-            "version": _text(r.version),
-            "tls": r.tls_version or None,
-            "user_agent": _header(r.request_headers, b"user-agent"),
-            "referer": _header(r.request_headers, b"referer"),
-            "request_header_bytes": r.request_header_bytes,
-            "request_body_bytes": r.request_body_bytes,
-            "request_finished": r.request_finished,
-            "status": r.status,
-            "content_type": _text(_content_type(r)) or None,
-            "response_header_bytes": r.response_header_bytes,
-            "response_body_bytes": r.response_body_bytes,
-            "result": r.result,
-            "hierarchy": r.hierarchy,
-            "origin": r.origin_name or None,
-            "origin_address": r.origin_address or None,
-            "origin_port": r.origin_port,
-            "origin_status": r.origin_status,
-            "origin_duration": round(r.origin_duration, 6),
-            "origin_attempts": r.origin_attempts,
-            "origin_request_header_bytes": r.origin_request_header_bytes,
-            "origin_request_body_bytes": r.origin_request_body_bytes,
-            "origin_response_header_bytes": r.origin_response_header_bytes,
-            "origin_response_body_bytes": r.origin_response_body_bytes,
-            "origin_finish": r.origin_finish,
-            "details": _text(r.details) or None,
-            "filter": r.filter or None,
-        }
-    )
+def _json_line(record: TransactionRecord) -> str:
+    return _JSON_TEMPLATE % tuple([getter(record) for getter in _JSON_GETTERS])

@@ -43,7 +43,7 @@ def endpoint(place: Place) -> str:
     if prefix in _SAFE_WITHOUT_REACTOR:
         _check_port(place, prefix, parts)
         try:
-            serverFromString(None, resolved)  # type: ignore[no-untyped-call]  # Twisted has no annotations here
+            serverFromString(None, resolved)
         except Exception as error:  # parsers raise whatever int(), getattr() and OpenSSL do
             place.reject(f"is not a usable endpoint: {_reason(error)}")
     return resolved

@@ -6,15 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from yaml.nodes import MappingNode, ScalarNode
-
-from twisted_wasmproxy.config import document, trafficserver
+from twisted_wasmproxy.config import trafficserver
 from twisted_wasmproxy.config.model import NativeFilterConfig, WasmFilterConfig
-from twisted_wasmproxy.config.reader import Key, Place, Record, Then
+from twisted_wasmproxy.config.reader import Key, OneOf, Place, Record, Then
 from twisted_wasmproxy.config.values import boolean, existing_file, plain, scalar, text
 from twisted_wasmproxy.config.wasm import LIMIT_KEYS, PLUGIN, STREAM_KEYS, phase, runtime
 
-__all__ = ["FILTER", "FilterEntry"]
+__all__ = ["FILTER"]
 
 
 def _plugin_file(values: dict[str, Any], place: Place) -> WasmFilterConfig:
@@ -51,20 +49,6 @@ NATIVE = Then(
 )
 
 
-class FilterEntry:
-    """Reads an entry by the form that its keys show."""
-
-    forms = (FILE, PLUGIN, NATIVE)
-
-    def __call__(self, place: Place) -> WasmFilterConfig | NativeFilterConfig:
-        if not isinstance(place.node, MappingNode):
-            place.expected("a mapping with 'file', 'vm_config' or 'native'")
-        keys = {name.value for name, _ in document.pairs(place.node) if isinstance(name, ScalarNode)}
-        if "file" in keys:
-            return FILE(place)
-        if "native" in keys:
-            return NATIVE(place)
-        return PLUGIN(place)
-
-
-FILTER = FilterEntry()
+FILTER: OneOf[WasmFilterConfig | NativeFilterConfig] = OneOf(
+    {"file": FILE, "native": NATIVE, "vm_config": PLUGIN}, PLUGIN
+)

@@ -245,6 +245,22 @@ class Either(Generic[T, U]):
         return self.short(place) if isinstance(place.node, self.kind) else self.long(place)
 
 
+class OneOf(Generic[T]):
+    """A mapping that has one of several forms; the first form whose telling key is there reads it."""
+
+    def __init__(self, forms: Mapping[str, Parser[T]], otherwise: Parser[T]) -> None:
+        self.forms = forms
+        self.otherwise = otherwise
+
+    def __call__(self, place: Place) -> T:
+        if not isinstance(place.node, MappingNode):
+            *names, last = map(repr, self.forms)
+            place.expected(f"a mapping with {', '.join(names)} or {last}")
+        keys = {name.value for name, _ in document.pairs(place.node)}
+        form = next((form for key, form in self.forms.items() if key in keys), self.otherwise)
+        return form(place)
+
+
 def keys_of(parser: object, prefix: str = "") -> Iterator[str]:
     """Yield every key of a schema as a dotted path; `[]` stands for an item of a list, `*` for a name of the user's."""
     if isinstance(parser, Record):
@@ -258,6 +274,9 @@ def keys_of(parser: object, prefix: str = "") -> Iterator[str]:
         yield from keys_of(parser.value, f"{prefix}.*")
     elif isinstance(parser, Then):
         yield from keys_of(parser.parser, prefix)
+    elif isinstance(parser, OneOf):
+        for form in parser.forms.values():
+            yield from keys_of(form, prefix)
     elif isinstance(parser, Either):
         yield from keys_of(parser.short, prefix)
         yield from keys_of(parser.long, prefix)

@@ -34,12 +34,15 @@ def value_call(name, map_type=0):
 def test_H01_pairs_round_trip(bench):
     lines = [(b"x-a", b"1"), (b"X-A", b""), (b"x-b", bytes(range(128, 256)))]
     lines += [(f"x-{n}".encode(), b"v") for n in range(1000)]
-    vm, stream, (pairs,) = on_request(
-        bench, ("proxy_get_header_map_pairs", 0, OUT_BYTES), request=make_request(*lines)
-    )
+    vm, stream, (pairs,) = on_request(bench, ("proxy_get_header_map_pairs", 0, OUT_BYTES), request=make_request(*lines))
     assert pairs.status(vm) == OK
     got = decode_pairs(pairs.value(vm))
-    assert got[:4] == [(b":authority", b"example.com"), (b":path", b"/a?b"), (b":method", b"GET"), (b":scheme", b"http")]
+    assert got[:4] == [
+        (b":authority", b"example.com"),
+        (b":path", b"/a?b"),
+        (b":method", b"GET"),
+        (b":scheme", b"http"),
+    ]
     assert got[4:] == [(name.lower(), value) for name, value in lines]
 
 
@@ -188,7 +191,9 @@ def test_what_could_split_a_message_is_refused_and_logged(bench, call, name, val
 def test_pseudo_headers_cannot_be_removed_but_for_the_authority(bench):
     request = make_request()
     vm, _, calls = on_request(
-        bench, *[("proxy_remove_header_map_value", 0, name) for name in (b":path", b":method", b"host")], request=request
+        bench,
+        *[("proxy_remove_header_map_value", 0, name) for name in (b":path", b":method", b"host")],
+        request=request,
     )
     assert [call.status(vm) for call in calls] == [OK] * 3
     assert (request.path, request.method, request.authority) == (b"/a?b", b"GET", b"")

@@ -166,7 +166,9 @@ def test_L17_what_emscripten_and_assemblyscript_import(bench):
 
 def test_assemblyscript_abort_traps_with_its_message(bench):
     guest = Guest()
-    words = [len(text.encode("utf-16-le")).to_bytes(4, "little") + text.encode("utf-16-le") for text in ("boom ü", "a.ts")]
+    words = [
+        len(text.encode("utf-16-le")).to_bytes(4, "little") + text.encode("utf-16-le") for text in ("boom ü", "a.ts")
+    ]
     message, file = (guest.data(word)[0] + 4 for word in words)
     abort = guest.call("abort", message, file, 12, 3)
     guest.on("proxy_on_configure", abort)
@@ -199,7 +201,9 @@ def test_L19_an_export_that_is_no_function_is_no_callback(bench):
 def test_a_callback_of_another_type_is_refused(bench):
     guest = Guest()
     guest.extra = '(func (export "proxy_on_request_headers") (param i64 i32 i32) (result i32) (i32.const 0))'
-    with pytest.raises(PluginError, match=r"exports proxy_on_request_headers \(i64, i32, i32\) -> \(i32\), which should"):
+    with pytest.raises(
+        PluginError, match=r"exports proxy_on_request_headers \(i64, i32, i32\) -> \(i32\), which should"
+    ):
         bench.load(guest)
 
 

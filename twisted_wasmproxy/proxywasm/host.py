@@ -60,7 +60,7 @@ class WasmHost:
     ) -> None:
         """`log_level` gives the lowest level that is logged under a logger namespace; `drain` is in seconds."""
         self.cache = cache
-        self.services = Services(clock, node=node or {}, log_level=log_level, drain=drain)
+        self.services = Services(clock, node={} if node is None else node, log_level=log_level, drain=drain)
         self._keepers: dict[str, VMKeeper] = {}
         self._plugins: dict[_PluginKey, Plugin] = {}
         self._compiled: WeakValueDictionary[tuple[str, bytes], Module] = WeakValueDictionary()

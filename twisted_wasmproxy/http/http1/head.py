@@ -218,9 +218,9 @@ class RequestHead(_Head):
                 begin -= 1
             if data[:begin] != b"\r\n" * (begin // 2) or (begin == 0 and data != b"\r"):
                 raise MessageError(400, "invalid line end before the request line")
+            if begin > self._limits.request_line:
+                raise MessageError(400, "empty lines without end")
             if begin + 1 >= len(data):
-                if begin > self._limits.request_line:
-                    raise MessageError(400, "empty lines without end")
                 return -1
         match = REQUEST_LINE.match(data, begin)
         if match is None:

@@ -201,6 +201,8 @@ class ServerProtocol(Wire):
             receiver.stream_finished()
         elif stream.failure is not None:
             receiver.stream_failed(stream.failure)
+        elif self.write_blocked and self._stream is stream:
+            receiver.pause_writing()
         return data[taken:] if taken < len(data) else b""
 
     def _read_content(self, data: bytes) -> bytes:

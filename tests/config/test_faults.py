@@ -130,7 +130,7 @@ def test_a_fault_in_a_section_names_line_key_and_reason(tmp_path: Path, section:
             "balance",
             "must be one of round_robin, least_connections, consistent_hash, not 'random'",
         ),
-        ("{servers: ['http://h'], hash_on: host}", "", "'hash_on' belongs to balance: consistent_hash"),
+        ("{servers: ['http://h'], hash_on: host}", "hash_on", "belongs to balance: consistent_hash"),
         (
             "{servers: ['http://h'], balance: consistent_hash, hash_on: 'header:'}",
             "hash_on",
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_certificate_is_told(tmp_path: Path, key: str) -> None
         ),
         ("{upstream: nowhere}", "upstream", "unknown upstream 'nowhere'; known: origin"),
         ("{respond: 99}", "respond", "must be a whole number from 200 to 599, not '99'"),
-        ("{respond: 200, rewrite: /}", "", "'rewrite' belongs to a rule with 'upstream'"),
+        ("{respond: 200, rewrite: /}", "rewrite", "belongs to a rule with 'upstream'"),
         (
             "{redirect: ''}",
             "redirect",
@@ -183,13 +183,18 @@ def test_a_file_that_is_no_certificate_is_told(tmp_path: Path, key: str) -> None
         ),
         ("{redirect: {to: /x, status: 200}}", "redirect.status", "must be a whole number from 300 to 399, not '200'"),
         ("{redirect: {status: 301}}", "redirect", "'to' is missing"),
-        ("{redirect: /$1}", "", "'redirect' uses $1, but the regular expression has 0 groups"),
+        ("{redirect: /$1}", "redirect", "$1: the rule's regex has no such group"),
         (
-            "{match: {regex: '/(a)'}, upstream: origin, rewrite: /$2}",
-            "",
-            "'rewrite' uses $2, but the regular expression has 1 groups",
+            "{match: {regex: '/(a)'}, upstream: origin, rewrite: '/$1$2$$3'}",
+            "rewrite",
+            "$2: the rule's regex has no such group",
         ),
-        ("{upstream: origin, rewrite: x}", "", "'rewrite' must begin with /"),
+        ("{upstream: origin, rewrite: x}", "rewrite", "must begin with / (what follows 'regex' may begin otherwise)"),
+        (
+            "{redirect: '/$hots'}",
+            "redirect",
+            "$hots: no such variable; there are $host, $path, $query, $scheme, $1 and so on, and $$ for a dollar",
+        ),
         (
             "{match: {host: 'a:80'}, respond: 200}",
             "match.host",
@@ -248,7 +253,7 @@ def test_an_endpoint_that_cannot_be_listened_on(tmp_path: Path, endpoint: str, t
     ("listener", "key", "text"),
     [
         ("{endpoint: 'tcp:1', mode: tcp}", "mode", "mode tcp is not supported yet; there are reverse and forward"),
-        ("{endpoint: 'tcp:1', access: {}}", "", "'access' belongs to a listener of mode: forward"),
+        ("{endpoint: 'tcp:1', access: {}}", "access", "belongs to a listener of mode: forward"),
         (
             "{endpoint: 'tcp:1', mode: forward, access: {allow_clients: [10.0.0.1/8]}}",
             "access.allow_clients[0]",

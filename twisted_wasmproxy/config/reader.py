@@ -72,6 +72,11 @@ class Place:
         key = f"{self.key}.{name.value}" if self.key else str(name.value)
         return Place(node, key, self.file, self.report, document.line_of(name))
 
+    def at(self, name: str) -> Place:
+        """The place of one of the keys of this mapping; this place where it is not there."""
+        assert isinstance(self.node, MappingNode)
+        return next((self.entry(key, value) for key, value in document.pairs(self.node) if key.value == name), self)
+
     @property
     def location(self) -> Location:
         return Location(str(self.file), self.line, self.key)

@@ -96,7 +96,7 @@ def _mode(place: Place) -> str:
 
 def _listener(values: dict[str, Any], place: Place) -> dict[str, Any]:
     if values.get("mode") != "forward" and "access" in values:
-        place.reject("'access' belongs to a listener of mode: forward")
+        place.at("access").reject("belongs to a listener of mode: forward")
     return {**values, "location": place.location}
 
 
@@ -159,7 +159,7 @@ _SERVER = Either(
 
 def _upstream(values: dict[str, Any], place: Place) -> UpstreamConfig:
     if "hash_on" in values and values.get("balance") != "consistent_hash":
-        place.reject("'hash_on' belongs to balance: consistent_hash")
+        place.at("hash_on").reject("belongs to balance: consistent_hash")
     name = place.key.removeprefix("upstreams.")
     return UpstreamConfig(name=name, location=place.location, **values)
 
@@ -208,7 +208,8 @@ _UPSTREAM = Then(
 
 # Remap rules
 
-_GROUP = re.compile(r"\$(\d+)")
+_VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)\}|([0-9]{1,2}|[A-Za-z_]+))?")
+_VARIABLES = ("host", "path", "query", "scheme")
 
 
 def _path_prefix(place: Place) -> str:
@@ -228,10 +229,19 @@ _MATCH = Record(
 )
 
 
+def _variables(template: str) -> list[str]:
+    """Return the names of the variables in a template; `$$` is a dollar, a lone `$` has the empty name."""
+    return [braced or plain for dollar, braced, plain in _VARIABLE.findall(template) if not dollar]
+
+
 def _template(place: Place) -> str:
     value = text(place)
     if not value or not value.isascii() or not value.isprintable() or " " in value:
         place.expected("text in ASCII without spaces (other characters percent-encoded)")
+    for name in _variables(value):
+        if not name.isdigit() and name not in _VARIABLES:
+            known = ", ".join(f"${known}" for known in _VARIABLES)
+            place.reject(f"${name}: no such variable; there are {known}, $1 and so on, and $$ for a dollar")
     return value
 
 
@@ -254,14 +264,14 @@ def _remap(values: dict[str, Any], place: Place) -> RemapConfig:
     if outcomes != ["upstream"]:
         for key in ("rewrite", "preserve_host"):
             if key in values:
-                place.reject(f"{key!r} belongs to a rule with 'upstream'")
+                place.at(key).reject("belongs to a rule with 'upstream'")
     if rule.rewrite is not None and rule.regex is None and not rule.rewrite.startswith("/"):
-        place.reject("'rewrite' must begin with /")
-    groups = rule.regex.groups if rule.regex else 0
+        place.at("rewrite").reject("must begin with / (what follows 'regex' may begin otherwise)")
+    groups = rule.regex.groups if rule.regex else -1
     for key, template in (("rewrite", rule.rewrite), ("redirect", rule.redirect and rule.redirect.to)):
-        for number in _GROUP.findall(template or ""):
-            if int(number[:6]) > groups:
-                place.reject(f"{key!r} uses ${number}, but the regular expression has {groups} groups")
+        for name in _variables(template or ""):
+            if name.isdigit() and int(name) > groups:
+                place.at(key).reject(f"${name}: the rule's regex has no such group")
     return rule
 
 

@@ -1,5 +1,7 @@
 """Heads: what is read from them whatever the pieces they come in, and what is refused."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ targets = st.lists(st.sampled_from([*range(0x21, 0x23), *range(0x24, 0x7F), *ran
 def cut(data, offsets):
     """Return `data` in pieces, cut at these offsets."""
     edges = sorted({0, len(data), *(offset % (len(data) + 1) for offset in offsets)})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def read(reader, pieces):

@@ -1,5 +1,6 @@
 """The server's end of HTTP/1.1 on real sockets: order, persistence, framing, upgrades, refusals, limits and time."""
 
+import itertools
 import socket
 import time
 
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.http.test_head import REFUSED_REQUESTS
-from tests.support.http1 import TICK, Exchange, Server, answer_at_end, response, serving
+from tests.support.http1 import TICK, answer_at_end, response, serving
 from tests.support.reactor import call
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.stream import StreamFault
@@ -93,7 +94,7 @@ def test_pipelined_requests_are_the_same_in_any_pieces(echo, offsets):
     edges = sorted({0, len(wire), *(offset % len(wire) for offset in offsets)})
     with echo.connect() as peer:
         peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in itertools.pairwise(edges):
             peer.send(wire[a:b])
         assert [peer.response()[2] for _ in expected] == expected
 
@@ -121,11 +122,7 @@ def test_answers_that_come_late_keep_their_order():
 def test_a_client_that_pipelines_without_end_is_not_read_without_end():
     with serving(lambda exchange, event: None) as server, server.connect() as peer:
         request = GET % b"x" * 1000
-        peer.sock.settimeout(0.5)
-        sent = 0
-        with pytest.raises(TimeoutError):
-            while sent < 64 * 1024 * 1024:
-                sent += peer.sock.send(request)
+        peer.fill(request)
         server.exchange("end")
         (connection,) = server.factory.connections
         assert len(connection._held) <= 192 * 1024
@@ -171,7 +168,7 @@ def test_a_client_that_has_shut_down_its_side_gets_an_answer_that_comes_late():
         peer.shutdown()
         exchange = server.exchange("end")
         call(exchange.answer, b"late")
-        status, fields, body = peer.response()
+        status, _fields, body = peer.response()
         assert (status, body) == (200, b"late")
         assert peer.read_all() == b""
         assert "failed" not in exchange.events
@@ -260,9 +257,8 @@ def test_answers_that_have_no_content_get_none(method, status):
 
 def test_request_content_and_trailers_come_in():
     with serving() as server, server.connect() as peer:
-        peer.send(
-            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-T: 1\r\nHost: x\r\n\r\n"
-        )
+        peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        peer.send(b"3\r\nabc\r\n0\r\nX-T: 1\r\nHost: x\r\n\r\n")
         assert peer.response()[2] == b"POST / abc"
         exchange = server.exchange("finished")
         assert exchange.events == ["head", "data", "end", "finished"]
@@ -650,7 +646,7 @@ def test_a_head_that_does_not_come_is_answered_408_however_slowly_it_drips():
 
 def test_a_client_that_says_nothing_is_closed_without_an_answer():
     with serving(header=0.2) as server, server.connect() as peer:
-        assert 0.2 <= elapsed(lambda: peer.read_all()) + 0.01
+        assert elapsed(peer.read_all) > 0.19
         assert server.refusals == []
 
 
@@ -659,7 +655,7 @@ def test_an_idle_connection_is_closed_after_its_time():
         for _ in range(3):
             peer.send(GET % b"")
             peer.response()
-        assert 0.29 <= elapsed(lambda: peer.read_all()) < 0.3 + 20 * TICK
+        assert 0.29 <= elapsed(peer.read_all) < 0.3 + 20 * TICK
 
 
 def test_content_that_stops_coming_is_answered_408():
@@ -759,10 +755,7 @@ def test_a_paused_client_is_held_back_and_its_content_is_bounded():
     with serving(script) as server, server.connect() as peer:
         peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n")
         exchange = server.exchange("head")
-        peer.sock.settimeout(0.5)
-        with pytest.raises(TimeoutError):
-            while True:
-                peer.sock.send(b"x" * 65536)
+        peer.fill(b"x" * 65536)
         assert len(exchange.content) <= 65536
         call(exchange.stream.resume_reading)
         server.exchange("data")

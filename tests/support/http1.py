@@ -174,6 +174,19 @@ class Peer:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
+    def fill(self, data: bytes, at_most: int = 64 * 1024 * 1024) -> int:
+        """Send `data` again and again until the other end has not read for half a second; return bytes sent."""
+        self.sock.settimeout(0.5)
+        sent = 0
+        try:
+            while sent < at_most:
+                sent += self.sock.send(data)
+        except TimeoutError:
+            return sent
+        finally:
+            self.sock.settimeout(10.0)
+        raise AssertionError(f"all of {sent} bytes were read")
+
     def shutdown(self) -> None:
         """Half-close."""
         self.sock.shutdown(socket.SHUT_WR)

@@ -112,6 +112,25 @@ def test_a_module_compiled_and_loaded_in_a_thread_runs_in_another(engine):
     live(found[0], 5).close()
 
 
+def test_a_module_of_an_engine_that_is_bound_to_a_thread_says_so(engine):
+    module = compile_wat(engine, SMALL)
+    live(module, 1).close()
+    ended = []
+
+    def run():
+        try:
+            live(module, 2).close()
+            ended.append("")
+        except RuntimeFault as fault:
+            ended.append(str(fault))
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    worker.join()
+    assert ended == ["" if engine.name == "wasmtime" else ended[0]]
+    assert engine.name == "wasmtime" or "thread" in ended[0]
+
+
 def test_threads_compile_at_once(engine):
     codes: dict[int, bytes] = {}
     texts = [f'(module (func (export "f") (result i32) (i32.const {n})))' for n in range(12)]

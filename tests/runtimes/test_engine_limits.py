@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from tests.runtimes.conftest import compile_wat
-from twisted_wasmproxy.runtimes.interface import Limits, Trap
+from twisted_wasmproxy.runtimes.interface import Limits, RuntimeFault, Trap
 
 TRAPS = """
 (module
@@ -186,6 +188,37 @@ def test_no_limit_of_time_is_no_interruption(build):
 
 
 @pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("limit", [1e300, float("inf")])
+def test_a_limit_past_all_clocks_does_not_disturb_others(build, limit):
+    build(LOOP, {"env.host": ("->", lambda: None)}, cpu=limit).function("ask")()
+    with pytest.raises(Trap) as told:
+        build(LOOP, {"env.host": ("->", lambda: None)}, cpu=0.05).function("forever")()
+    assert told.value.timed_out
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_threads_with_an_instance_each_are_held_to_their_own_limits(build):
+    instances = [build(LOOP, {"env.host": ("->", lambda: None)}, cpu=limit) for limit in (0.05, 0.1, 0.15, 60)]
+    ended: dict[int, bool] = {}
+
+    def run(number):
+        try:
+            for _ in range(3):
+                instances[number].function("spin")(1000)
+            instances[number].function("forever" if number < 3 else "spin")(*([1000] * (number == 3)))
+            ended[number] = False
+        except Trap as trap:
+            ended[number] = trap.timed_out
+
+    workers = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(10)
+    assert ended == {0: True, 1: True, 2: True, 3: False}
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_calls_start_one_thread_at_most_and_it_sleeps_between_deadlines(build):
     instance = build(LOOP, {"env.host": ("->", lambda: None)}, cpu=600)
     ask = instance.function("ask")
@@ -237,6 +270,31 @@ def test_a_declared_maximum_below_the_limit_holds(build):
 def test_a_module_that_needs_more_memory_than_it_may_have_is_refused(build):
     with pytest.raises(Trap, match="memory"):
         build(GROW, memory=65536)
+
+
+@pytest.mark.parametrize("wat", ['(module (memory (export "memory") 1 2 shared))', "(module (memory 1) (memory 1))"])
+def test_memories_that_cannot_be_limited_or_shared_are_refused(build, wat):
+    with pytest.raises(RuntimeFault):
+        build(wat)
+
+
+def test_an_address_space_that_is_used_up_is_a_fault_and_no_crash(engine):
+    """Each instance reserves 4 GiB of addresses."""
+    script = """
+import resource, sys, wasmtime
+from twisted_wasmproxy.runtimes import get_engine
+from twisted_wasmproxy.runtimes.interface import Limits, RuntimeFault
+engine = get_engine(sys.argv[1])
+module = engine.load(engine.compile(bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1))'))))
+module.instantiate({}, Limits()).close()
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+try:
+    module.instantiate({}, Limits())
+except RuntimeFault as fault:
+    print("told:", fault)
+"""
+    done = subprocess.run([sys.executable, "-c", script, engine.name], check=True, timeout=60, capture_output=True)
+    assert done.stdout.startswith(b"told:")
 
 
 def test_memory_that_is_not_exported_is_limited_as_well(build):

@@ -16,6 +16,10 @@ from weakref import WeakSet
 __all__ = ["DeadlineWatch", "Watched"]
 
 
+_LONGEST_SLEEP = 3600.0
+"""Seconds; the operating system's waits have an end."""
+
+
 class Watched(Protocol):
     """What can be running past its deadline."""
 
@@ -76,4 +80,4 @@ class DeadlineWatch:
             if overdue:
                 self._expire()
             self.next_look = min(self.next_look, nearest)
-            self._woken.wait(None if nearest == inf else max(nearest - monotonic(), 0.0))
+            self._woken.wait(None if nearest == inf else min(max(nearest - monotonic(), 0.0), _LONGEST_SLEEP))

@@ -89,13 +89,16 @@ class WasmerEngine:
     def compile(self, wasm: bytes) -> bytes:
         prepared = import_memory(wasm, *_MEMORY_IMPORT)
         code = self._compile_here(prepared) if len(prepared) <= _COMPILE_HERE else _compile_elsewhere(prepared)
-        return hashlib.sha256(code).digest() + code
+        return self._digest(code) + code
 
     def load(self, code: bytes) -> WasmerModule:
         digest, body = code[:_DIGEST_SIZE], code[_DIGEST_SIZE:]
-        if hashlib.sha256(body).digest() != digest:
-            raise CompileError("the compiled code is not what wasmer made")
+        if self._digest(body) != digest:
+            raise CompileError(f"this is not code that wasmer {self.version} made")
         return WasmerModule(self, body)
+
+    def _digest(self, code: bytes) -> bytes:
+        return hashlib.sha256(self.version.encode() + b"\n" + code).digest()
 
     def _compile_here(self, wasm: bytes) -> bytes:
         try:
@@ -128,12 +131,17 @@ class WasmerModule:
     def __init__(self, engine: WasmerEngine, code: bytes) -> None:
         self.engine = engine
         self._code: bytes | None = code
+        self._thread = 0
 
     @cached_property
     def module(self) -> Any:
         """The package's module."""
         assert self._code is not None
-        module = wasmer.Module.deserialize(self.engine.store(), self._code)
+        self._thread = threading.get_ident()
+        try:
+            module = wasmer.Module.deserialize(self.engine.store(), self._code)
+        except RuntimeError as error:
+            raise CompileError(one_line(str(error))) from None
         self._code = None
         return module
 
@@ -163,7 +171,10 @@ class WasmerModule:
     def instantiate(
         self, imports: Mapping[tuple[str, str], tuple[FunctionType, HostFunction]], limits: Limits
     ) -> WasmerInstance:
-        return WasmerInstance(self, match_imports(self.imports, imports), limits)
+        host_functions = match_imports(self.imports, imports)
+        if threading.get_ident() != self._thread:
+            raise RuntimeFault("a wasmer module can be instantiated only in the thread that was the first to do so")
+        return WasmerInstance(self, host_functions, limits)
 
 
 class WasmerInstance:
@@ -337,7 +348,10 @@ def _make_memory(store: Any, memory_type: Any, limits: Limits) -> Any:
         maximum = min(maximum, memory_type.maximum)
     if minimum > maximum:
         raise Trap(f"the module needs {minimum * PAGE} bytes of memory, and the limit is {limits.memory}")
-    return wasmer.Memory(store, wasmer.MemoryType(minimum, maximum, memory_type.shared))
+    try:
+        return wasmer.Memory(store, wasmer.MemoryType(minimum, maximum, memory_type.shared))
+    except RuntimeError as error:  # the address space is limited or used up
+        raise Trap(one_line(str(error))) from None
 
 
 def _extern_type(external: Any) -> tuple[str, FunctionType | None]:

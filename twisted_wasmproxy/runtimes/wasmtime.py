@@ -33,6 +33,7 @@ from twisted_wasmproxy.runtimes.interface import (
     HostFunction,
     Import,
     Limits,
+    LinkError,
     MemoryFault,
     RuntimeFault,
     Trap,
@@ -177,7 +178,10 @@ class WasmtimeInstance:
         try:
             self._instance = self._instantiate(module, host_functions)
             if module.memory is not None:
-                self._memory = ctypes.byref(self._export(module.memory).of.memory)
+                extern = self._export(module.memory)
+                if extern.kind != ffi.WASMTIME_EXTERN_MEMORY.value:
+                    raise LinkError(f"the memory {module.memory!r} is shared between threads, and the host has none")
+                self._memory = ctypes.byref(extern.of.memory)
                 self._look_at_memory()
         except BaseException:
             self.close()

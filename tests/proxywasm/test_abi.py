@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from twisted_wasmproxy.proxywasm.abi import CALLBACKS, IMPORTS, MARKERS, Kind, Version
+from twisted_wasmproxy.proxywasm.abi import CALLBACKS, IMPORTS, MARKERS, WASI_MODULES, Kind, Version
 from twisted_wasmproxy.proxywasm.linker import server
 
 OUTPUTS = {Kind.OUT_BYTES, Kind.OUT_U32, Kind.OUT_U64}
@@ -42,11 +42,9 @@ def test_versions_read_as_they_are_written():
 
 
 def test_the_imports_are_those_of_both_wasi_modules():
-    wasi = [
-        {name for module, name in IMPORTS if module == which} for which in ("wasi_unstable", "wasi_snapshot_preview1")
-    ]
-    assert wasi[0] == wasi[1]
-    assert len(wasi[0]) == 46
+    old, new = ({name for module, name in IMPORTS if module == which} for which in WASI_MODULES)
+    assert old == new
+    assert len(new) == 46
 
 
 def test_callbacks_that_are_called_have_one_result_or_none():

@@ -208,7 +208,7 @@ def test_X07_memory_is_limited(bench):
     loaded, stream = bench.stream(guest, memory_limit=50 * 65536)
     assert stream.request_head() is Action.CONTINUE
     assert loaded.vm.read_u32(grown) == 0xFFFFFFFF
-    with pytest.raises(PluginError, match="cannot be instantiated|memory"):
+    with pytest.raises(PluginError, match=r"cannot be instantiated|memory"):
         bench.load(Guest(), memory_limit=4 * 65536)
 
 

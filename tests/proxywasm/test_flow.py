@@ -1,4 +1,4 @@
-"""A stream's callbacks, what they answer, and what they ask for (conformance cases F, R and D, as far as the host decides)."""
+"""A stream's callbacks, what they answer and ask for (conformance cases F, R and D, as far as the host decides)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def value_call(name, map_type=0):
 def test_H01_pairs_round_trip(bench):
     lines = [(b"x-a", b"1"), (b"X-A", b""), (b"x-b", bytes(range(128, 256)))]
     lines += [(f"x-{n}".encode(), b"v") for n in range(1000)]
-    vm, stream, (pairs,) = on_request(bench, ("proxy_get_header_map_pairs", 0, OUT_BYTES), request=make_request(*lines))
+    vm, _, (pairs,) = on_request(bench, ("proxy_get_header_map_pairs", 0, OUT_BYTES), request=make_request(*lines))
     assert pairs.status(vm) == OK
     got = decode_pairs(pairs.value(vm))
     assert got[:4] == [
@@ -58,7 +58,7 @@ def test_H03_the_first_of_several_values_is_read(bench):
 
 def test_H04_add_appends(bench):
     request = make_request((b"X-A", b"1"))
-    vm, stream, (add, get) = on_request(
+    vm, _, (add, get) = on_request(
         bench, ("proxy_add_header_map_value", 0, b"x-a", b"2"), value_call(b"X-A"), request=request
     )
     assert add.status(vm) == OK

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -168,6 +169,7 @@ _NAMES = {
     "HostError": HostError,
     "MemoryFault": MemoryFault,
     "Trap": Trap,
+    "pack": Struct("<II").pack,
     "report": _report,
 }
 
@@ -219,12 +221,20 @@ def _stores(outputs: list[tuple[Kind, list[str]]]) -> list[str]:
             lines += [
                 f"size = len({result})",
                 "if size:",
-                "    address = vm.allocate(size)",
+                "    effective = vm.effective",  # VM.allocate, written out
+                "    vm.effective = vm.none",
+                "    address = vm.malloc(size)",
+                "    vm.effective = effective",
+                "    if not address:",
+                "        return fault",
                 f"    vm.write(address, {result})",
                 "else:",
                 "    address = 0",
-                f"vm.write_u32({names[0]}, address)",
-                f"vm.write_u32({names[1]}, size)",
+                f"if {names[1]} == {names[0]} + 4:",
+                f"    vm.write({names[0]}, pack(address, size))",
+                "else:",
+                f"    vm.write_u32({names[0]}, address)",
+                f"    vm.write_u32({names[1]}, size)",
             ]
         elif kind is Kind.OUT_U32:
             lines.append(f"vm.write_u32({names[0]}, {result})")

@@ -27,7 +27,12 @@ _LAST = max(LogLevel)
 class Voice:
     """The logger of one plugin, or of a VM while no plugin speaks."""
 
-    __slots__ = ("_log_level", "level", "logger", "prefix")
+    __slots__ = ("_log_level", "level", "logger", "prefix", "threshold")
+
+    level: LogLevel
+    """What the guest is told."""
+    threshold: LogLevel
+    """Lines below it are dropped; traces count as debug, which is the lowest level that Twisted has."""
 
     def __init__(
         self, log_level: Callable[[str], LogLevel], name: str, root_id: str = "", vm_id: str = "", label: str = ""
@@ -37,18 +42,18 @@ class Voice:
         self.prefix = "".join(f" {part}" for part in (label, root_id, vm_id) if part)
         """As Envoy has it: the names that are not empty, each after a space."""
         self._log_level = log_level
-        self.level = log_level(self.logger.namespace)
-        """Lines below it are dropped."""
+        self.refresh()
 
     def refresh(self) -> None:
         """Ask again for the level."""
         self.level = self._log_level(self.logger.namespace)
+        self.threshold = LogLevel.TRACE if self.level is LogLevel.DEBUG else self.level
 
 
 def log(context: Context, level: int, message: bytes) -> Status:
     if level > _LAST:
         return Status.BAD_ARGUMENT
-    emit(context, LogLevel(level), message)
+    emit(context, level, message)
     return Status.OK
 
 
@@ -56,17 +61,17 @@ def get_log_level(context: Context) -> tuple[int]:
     return (_voice(context).level,)
 
 
-def emit(context: Context, level: LogLevel, message: bytes) -> None:
-    """Log a line of a guest, unless lines of its level are not wanted. Traces count as debug."""
+def emit(context: Context, level: int, message: bytes) -> None:
+    """Log a line of a guest, unless lines of its level are not wanted."""
     voice = _voice(context)
-    if level < voice.level and not (level is LogLevel.TRACE and voice.level is LogLevel.DEBUG):
+    if level < voice.threshold:
         return
     voice.logger.emit(
-        _LEVELS[level],
+        _LEVELS[LogLevel(level)],
         "wasm log{prefix}: {message}",
         prefix=voice.prefix,
         message=message.decode("utf-8", "replace"),
-        wasm_level=level.name.lower(),
+        wasm_level=LogLevel(level).name.lower(),
         context_id=context.id,
     )
 

@@ -93,7 +93,6 @@ class VM:
     __slots__ = (
         "_deferred",
         "_instance",
-        "_malloc",
         "_next_id",
         "_running_deferred",
         "calls",
@@ -104,6 +103,7 @@ class VM:
         "environment",
         "failed",
         "file",
+        "malloc",
         "missing",
         "module",
         "name",
@@ -120,6 +120,7 @@ class VM:
         "write_u32",
     )
 
+    malloc: Callable[[int], Any]
     read: Callable[[int, int], bytes]
     write: Callable[[int, bytes], None]
     read_u32: Callable[[int], int]
@@ -151,8 +152,8 @@ class VM:
         self._deferred: deque[Callable[[], None]] = deque()
         self._running_deferred = False
         self._next_id = 1
-        self._malloc: Callable[..., int | None] | None = None
         self.read = self.write = self.read_u32 = self.write_u32 = _no_memory
+        self.malloc = _no_allocator
 
         host_functions = link(self, module.imports, options.capabilities, options.lax_imports)
         try:
@@ -166,7 +167,7 @@ class VM:
         self.read_u32, self.write_u32 = instance.read_u32, instance.write_u32
         for name in ("proxy_on_memory_allocate", "malloc"):
             if instance.exports.get(name) == FunctionType(("i32",), ("i32",)):
-                self._malloc = instance.function(name)
+                self.malloc = instance.function(name)
                 break
         self.calls = Callbacks(instance, options.capabilities)
         self.stream_class = stream_context(self.calls)
@@ -243,12 +244,9 @@ class VM:
 
         While it runs, host calls act on the VM's own context, on which nothing hangs.
         """
-        malloc = self._malloc
-        if malloc is None:
-            raise HostError(Status.INVALID_MEMORY)
         effective = self.effective
         self.effective = self.none
-        address = malloc(size)
+        address: int = self.malloc(size)
         self.effective = effective
         if not address:
             raise HostError(Status.INVALID_MEMORY)
@@ -314,6 +312,10 @@ class VM:
 
 def _no_memory(*args: Any) -> Any:
     raise MemoryFault("there is no instance yet")
+
+
+def _no_allocator(size: int) -> int:
+    raise HostError(Status.INVALID_MEMORY)
 
 
 def _backtrace(error: Exception) -> str:

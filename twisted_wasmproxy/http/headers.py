@@ -76,7 +76,10 @@ class Headers:
         if not isinstance(name, bytes):
             return False
         name = name.lower()
-        return any(line[0] == name for line in self.lines)
+        for line in self.lines:  # noqa: SIM110  # a generator would cost several times as much
+            if line[0] == name:
+                return True
+        return False
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return iter([(name, value) for _, name, value in self.lines])

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
-from twisted_wasmproxy.http.stream import StreamError, StreamFault
+from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
 from twisted_wasmproxy.transaction.chain import Chain, FilterSlot, LocalReply
 from twisted_wasmproxy.transaction.framing import settle_length
-from twisted_wasmproxy.transaction.states import Hook, State
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.upstream.server import Server
     from twisted_wasmproxy.upstream.stream import Acquisition, OriginStream, Ready
 
-__all__ = ["IDEMPOTENT_METHODS", "Acquire", "Fetch", "FetchConsumer", "starts_tunnel"]
+__all__ = ["IDEMPOTENT_METHODS", "Fetch", "FetchConsumer", "Origin", "starts_tunnel"]
 
 IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 section 9.2.2; CONNECT is never tried again."""
@@ -30,15 +29,16 @@ BACKLOG_HIGH = 64 * 1024
 """Bytes of a request body kept while there is no connection, before the client is asked to wait."""
 
 
-class Acquire(Protocol):
-    """How a fetch gets its connection: a cluster's `acquire`, or the opening of a tunnel."""
+class Origin(Protocol):
+    """Where a fetch gets its connection: a cluster, or the opening of a tunnel."""
 
-    def __call__(
-        self,
-        ready: Ready,
-        receiver: Fetch,
-        exclude: Server | None,
-    ) -> Acquisition: ...
+    preserve_host: bool
+    """Whether the request keeps its authority; else it gets the server's."""
+    retries: int
+    """How many further attempts there may be."""
+
+    def acquire(self, ready: Ready, receiver: Fetch, exclude: Server | None) -> Acquisition:
+        """As `Cluster.acquire`."""
 
 
 def starts_tunnel(request: Request, response: Response) -> bool:
@@ -53,7 +53,14 @@ class FetchConsumer(Protocol):
 
     def attribute(self, path: tuple[bytes, ...]) -> object: ...
 
-    def fetch_moved(self, state: State, hook: Hook | None) -> None: ...
+    def fetch_connecting(self) -> None:
+        """An attempt begins."""
+
+    def fetch_sending(self, connection: ConnectionInfo) -> None:
+        """There is a connection; the head is sent next."""
+
+    def fetch_answered(self) -> None:
+        """The head of the answer has come; no filter has seen it."""
 
     def fetch_informational(self, response: Response) -> None: ...
 
@@ -79,11 +86,10 @@ class Fetch:
     """One request to an origin, from choosing the connection to the end of the answer.
 
     `length_may_change`: a filter may change the content, so a head with a Content-Length is kept back until the
-    first content is known (see `framing`). `retries` is how many further attempts there may be.
+    first content is known (see `framing`).
     """
 
     __slots__ = (
-        "_acquire",
         "_acquisition",
         "_backlog",
         "_backlog_end",
@@ -93,8 +99,8 @@ class Fetch:
         "_head_kept",
         "_head_out",
         "_length_may_change",
+        "_origin",
         "_pauses",
-        "_preserve_host",
         "_retries",
         "chain",
         "consumer",
@@ -112,12 +118,9 @@ class Fetch:
         self,
         consumer: FetchConsumer,
         request: Request,
-        acquire: Acquire,
+        origin: Origin,
         slots: Sequence[FilterSlot],
         buffer_limit: int,
-        *,
-        preserve_host: bool,
-        retries: int,
         length_may_change: bool,
     ) -> None:
         self.consumer = consumer
@@ -132,10 +135,9 @@ class Fetch:
         """Nothing more comes from here: the answer is complete, or it failed, or it was given up."""
         self.request_modified = False
         """Whether a filter of the client phase has changed the content that is handed in."""
-        self._acquire = acquire
+        self._origin = origin
         self._acquisition: Acquisition | None = None
-        self._preserve_host = preserve_host
-        self._retries = retries
+        self._retries = origin.retries
         self._head_end = False
         self._head_kept = False
         self._head_out = False
@@ -289,8 +291,8 @@ class Fetch:
     # The connection
 
     def _connect(self, exclude: Server | None) -> None:
-        self.consumer.fetch_moved(State.SEND_REQUEST, None)
-        acquisition = self._acquire(self._ready, self, exclude)
+        self.consumer.fetch_connecting()
+        acquisition = self._origin.acquire(self._ready, self, exclude)
         # `_ready` may have been called already, and all of this may be over.
         if self.stream is None and not self.ended:
             self._acquisition = acquisition
@@ -331,9 +333,9 @@ class Fetch:
         stream = self.stream
         assert stream is not None
         self._head_out = True
-        if not self._preserve_host:
+        if not self._origin.preserve_host:
             self.request.authority = stream.authority
-        self.consumer.fetch_moved(State.SEND_REQUEST, Hook.SEND_REQUEST_HDR)
+        self.consumer.fetch_sending(stream.connection)
         if self.ended:  # a filter that was told of the hook has answered
             return
         try:
@@ -341,9 +343,6 @@ class Fetch:
         except ValueError as invalid:  # a filter has made the head one that cannot be sent
             stream.abort()
             self._fail(StreamError(StreamFault.PROTOCOL, f"invalid request head from a filter: {invalid}"))
-            return
-        if self.response is None and not self.ended:
-            self.consumer.fetch_moved(State.READ_RESPONSE, None)
 
     def _fail(self, error: StreamError) -> None:
         self.ended = True
@@ -378,8 +377,7 @@ class Fetch:
         self.stream.server.succeeded()
         self.response = response
         self.tunnel = starts_tunnel(self.request, response)
-        connect = self.request.method == b"CONNECT"
-        self.consumer.fetch_moved(State.READ_RESPONSE, None if connect else Hook.READ_RESPONSE_HDR)
+        self.consumer.fetch_answered()
         if self.ended:
             return
         if end_stream and not self.tunnel:

@@ -39,50 +39,59 @@ class Forwarder:
         self._x_forwarded = config.x_forwarded
         self._forwarded = config.forwarded
         self._server = config.server.encode() if config.server else None
+        lists = {b"via"} if self._via is not None else set()
+        if self._x_forwarded:
+            lists.add(b"x-forwarded-for")
+        if self._forwarded:
+            lists.add(b"forwarded")
+        self._written_forward = frozenset({*lists, b"proxy-authorization"})
+        self._written_reverse = frozenset(
+            {*lists, b"x-forwarded-proto", b"x-forwarded-host"} if self._x_forwarded else lists
+        )
 
     def is_loop(self, request: Request) -> bool:
         """Return whether the request has been through this very proxy."""
         if self._via is None:
             return False
-        for key, _, value in request.headers.lines:
+        for key, _, value in request.headers.lines:  # noqa: SIM110  # a generator would cost several times as much
             if key == b"via" and self.identity in value:
                 return True
         return False
 
-    def outgoing(self, request: Request, peer: str | None, secure: bool, forward: bool) -> Request:
+    def outgoing(self, request: Request, path: bytes, peer: str | None, secure: bool, forward: bool) -> Request:
         """Return the request as it goes to the origin. `peer` is the client's address, `secure` whether it used TLS.
 
         As a forward proxy (`forward`) the scheme and host that the client named are the origin's own, so only
         X-Forwarded-For is added, and credentials meant for this proxy go no further (RFC 9110 section 11.7.1).
         """
-        lines = request.headers.lines.copy()
-        out = Headers.__new__(Headers)
-        out.lines = lines
+        written = self._written_forward if forward else self._written_reverse
+        lines = request.headers.lines
+        headers = Headers.__new__(Headers)
+        headers.lines = out = [line for line in lines if line[0] not in written]
+        old = lines if len(out) != len(lines) else []
         if self._via is not None:
             via = self._via_11 if request.version == b"1.1" else request.version + self._via
-            _append(out, b"via", b"Via", via)
+            out.append((b"via", b"Via", _appended(old, b"via", via)))
         if self._x_forwarded:
             if peer is not None:
-                _append(out, b"x-forwarded-for", b"X-Forwarded-For", peer.encode())
+                out.append((b"x-forwarded-for", b"X-Forwarded-For", _appended(old, b"x-forwarded-for", peer.encode())))
             if not forward:
-                _set(out, b"x-forwarded-proto", b"X-Forwarded-Proto", b"https" if secure else b"http")
+                out.append((b"x-forwarded-proto", b"X-Forwarded-Proto", b"https" if secure else b"http"))
                 if request.authority:
-                    _set(out, b"x-forwarded-host", b"X-Forwarded-Host", request.authority)
+                    out.append((b"x-forwarded-host", b"X-Forwarded-Host", request.authority))
         if self._forwarded:
             element = b"for=" + _node(peer)
             if not forward:
                 element += b";proto=" + (b"https" if secure else b"http")
                 if request.authority:
                     element += b';host="' + request.authority.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
-            _append(out, b"forwarded", b"Forwarded", element)
-        if forward:
-            out.remove(b"proxy-authorization")
+            out.append((b"forwarded", b"Forwarded", _appended(old, b"forwarded", element)))
         return Request(
             request.method,
             request.scheme,
             request.authority,
-            request.path,
-            out,
+            path,
+            headers,
             upgrade=request.upgrade,
             target=request.target,
         )
@@ -90,16 +99,21 @@ class Forwarder:
     def incoming(self, response: Response, now: float) -> None:
         """Change an origin's response for the way to the client: Via, and Date where there is none."""
         lines = response.headers.lines
-        dated = False
+        dated = vias = False
         for line in lines:
-            if line[0] == b"date":
+            key = line[0]
+            if key == b"date":
                 dated = True
-                break
+            elif key == b"via":
+                vias = True
         if not dated and response.status >= 200:
             lines.append((b"date", b"Date", http_date(now)))
         if self._via is not None:
             via = self._via_11 if response.version == b"1.1" else response.version + self._via
-            _append(response.headers, b"via", b"Via", via)
+            if vias:
+                via = _appended(lines, b"via", via)
+                lines[:] = [line for line in lines if line[0] != b"via"]
+            lines.append((b"via", b"Via", via))
 
     def own(self, response: Response, now: float) -> None:
         """Add what belongs to an answer that the proxy makes itself."""
@@ -110,23 +124,11 @@ class Forwarder:
             headers.add(b"Server", self._server)
 
 
-def _append(headers: Headers, key: bytes, name: bytes, element: bytes) -> None:
-    """Add an element to a list-valued field, at the end of its last line."""
-    lines = headers.lines
-    for i in range(len(lines) - 1, -1, -1):
-        if lines[i][0] == key:
-            _, spelled, value = lines[i]
-            lines[i] = (key, spelled, value + b", " + element if value else element)
-            return
-    lines.append((key, name, element))
-
-
-def _set(headers: Headers, key: bytes, name: bytes, value: bytes) -> None:
-    for line in headers.lines:
-        if line[0] == key:
-            headers.set(name, value)
-            return
-    headers.lines.append((key, name, value))
+def _appended(lines: list[tuple[bytes, bytes, bytes]], key: bytes, element: bytes) -> bytes:
+    """Return the list that a field holds, in however many lines, with one more element."""
+    if not lines:
+        return element
+    return b", ".join([*(value for name, _, value in lines if name == key and value), element])
 
 
 def _node(peer: str | None) -> bytes:

@@ -15,20 +15,13 @@ from twisted_wasmproxy.transaction.record import record_of, record_of_refusal
 from twisted_wasmproxy.transaction.remap import RemapTable
 from twisted_wasmproxy.transaction.transaction import Transaction
 from twisted_wasmproxy.upstream.access import Access
-from twisted_wasmproxy.upstream.tunnel import open_tunnel
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.accesslog import AccessLog
-    from twisted_wasmproxy.transaction.fetch import Acquire, Fetch
     from twisted_wasmproxy.upstream.reactor import Reactor
-    from twisted_wasmproxy.upstream.server import Server
-    from twisted_wasmproxy.upstream.stream import Acquisition, Ready
     from twisted_wasmproxy.upstream.upstreams import Upstreams
 
 __all__ = ["Proxy"]
-
-TUNNEL_CONNECT_TIMEOUT = 10.0
-"""Seconds for the connection of a CONNECT."""
 
 
 class Proxy:
@@ -84,14 +77,6 @@ class Proxy:
         if access is None:
             access = self._accesses[id(listener)] = Access(listener.access)
         return access
-
-    def tunnel_to(self, host: str, port: int, access: Access) -> Acquire:
-        """Return how a CONNECT gets its connection."""
-
-        def acquire(ready: Ready, receiver: Fetch, exclude: Server | None) -> Acquisition:
-            return open_tunnel(host, port, self.reactor, TUNNEL_CONNECT_TIMEOUT, access, receiver, ready)
-
-        return acquire
 
     def ended(self, transaction: Transaction, error: StreamError | None) -> None:
         """A transaction has closed: log it, and tell who waits for the last one."""

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.http.messages import Request
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.chain import LocalReply
+from twisted_wasmproxy.upstream.tunnel import open_tunnel
 
 if TYPE_CHECKING:
-    from twisted_wasmproxy.transaction.fetch import Acquire, Fetch
+    from twisted_wasmproxy.transaction.fetch import Fetch
     from twisted_wasmproxy.transaction.transaction import Transaction
+    from twisted_wasmproxy.upstream.access import Access
     from twisted_wasmproxy.upstream.clusters import Cluster
+    from twisted_wasmproxy.upstream.reactor import Reactor
     from twisted_wasmproxy.upstream.server import Server
     from twisted_wasmproxy.upstream.stream import Acquisition, Ready
 
-__all__ = ["Route", "route"]
+__all__ = ["Route", "TunnelRoute", "route"]
+
+TUNNEL_CONNECT_TIMEOUT = 10.0
+"""Seconds for the connection of a CONNECT."""
 
 
-@dataclass
 class Route:
-    """An origin to ask."""
+    """An upstream to ask (an `Origin`), and under which path."""
 
-    name: bytes
-    """Of the upstream; for a forward proxy `host:port`."""
-    acquire: Acquire
-    path: bytes
-    preserve_host: bool
-    retries: int
+    __slots__ = ("_cluster", "_key", "name", "path", "preserve_host", "retries")
+
+    def __init__(self, cluster: Cluster, key: bytes, path: bytes, preserve_host: bool) -> None:
+        self.name = cluster.name.encode()
+        """Of the upstream; for a forward proxy `host:port`."""
+        self.path = path
+        self.preserve_host = preserve_host
+        self.retries = cluster.config.retries
+        self._cluster = cluster
+        self._key = key
+
+    def acquire(self, ready: Ready, receiver: Fetch, exclude: Server | None) -> Acquisition:
+        return self._cluster.acquire(self._key, ready, receiver, exclude)
 
 
-def route(txn: Transaction) -> Route | LocalReply:
+class TunnelRoute:
+    """A host and port to connect to for a CONNECT (an `Origin`)."""
+
+    __slots__ = ("_access", "_host", "_port", "_reactor", "name")
+
+    path = b""
+    preserve_host = True
+    retries = 0
+
+    def __init__(self, host: str, port: int, reactor: Reactor, access: Access) -> None:
+        self.name = f"{host}:{port}".encode()
+        self._host = host
+        self._port = port
+        self._reactor = reactor
+        self._access = access
+
+    def acquire(self, ready: Ready, receiver: Fetch, exclude: Server | None) -> Acquisition:
+        return open_tunnel(self._host, self._port, self._reactor, TUNNEL_CONNECT_TIMEOUT, self._access, receiver, ready)
+
+
+def route(txn: Transaction) -> Route | TunnelRoute | LocalReply:
     """Decide where the request goes."""
     request = txn.request
     proxy = txn.proxy
     if proxy.forwarder.is_loop(request):
         return local.error(508, "the request has been through this proxy before", b"loop_detected")
-    if b"max-forwards" in request.headers:
+    if request.method in (b"TRACE", b"OPTIONS"):
         answer = _max_forwards(request)
         if answer is not None:
             return answer
@@ -57,26 +88,12 @@ def route(txn: Transaction) -> Route | LocalReply:
         return LocalReply(match.respond, details=b"rule")
     assert match.upstream is not None
     cluster = proxy.upstreams.cluster(match.upstream)
-    return Route(
-        cluster.name.encode(),
-        _by_cluster(cluster, _hash_key(txn, cluster)),
-        match.path,
-        match.preserve_host,
-        cluster.config.retries,
-    )
-
-
-def _by_cluster(cluster: Cluster, key: bytes) -> Acquire:
-    def acquire(ready: Ready, receiver: Fetch, exclude: Server | None) -> Acquisition:
-        return cluster.acquire(key, ready, receiver, exclude)
-
-    return acquire
+    key = _hash_key(txn, cluster) if cluster.config.balance == "consistent_hash" else b""
+    return Route(cluster, key, match.path, match.preserve_host)
 
 
 def _hash_key(txn: Transaction, cluster: Cluster) -> bytes:
     """Return what a consistent hash is taken of."""
-    if cluster.config.balance != "consistent_hash":
-        return b""
     on = cluster.config.hash_on
     request = txn.request
     if on == "host":
@@ -89,7 +106,7 @@ def _hash_key(txn: Transaction, cluster: Cluster) -> bytes:
     return request.path
 
 
-def _forward(txn: Transaction) -> Route | LocalReply:
+def _forward(txn: Transaction) -> Route | TunnelRoute | LocalReply:
     """RFC 9112 section 3.2.2 and 3.2.3: the client names the origin."""
     request = txn.request
     proxy = txn.proxy
@@ -111,11 +128,9 @@ def _forward(txn: Transaction) -> Route | LocalReply:
     if not access.port_allowed(port, connect):
         return local.error(403, f"port {port} may not be reached", b"port_denied")
     txn.forward = True
-    name = f"{host}:{port}".encode()
     if connect:
-        return Route(name, proxy.tunnel_to(host, port, access), b"", True, 0)
-    cluster = proxy.upstreams.origin(request.scheme, host, port, access)
-    return Route(name, _by_cluster(cluster, b""), request.path, True, cluster.config.retries)
+        return TunnelRoute(host, port, proxy.reactor, access)
+    return Route(proxy.upstreams.origin(request.scheme, host, port, access), b"", request.path, True)
 
 
 def _host_and_port(authority: bytes, default: int | None) -> tuple[str, int] | None:
@@ -144,8 +159,6 @@ def _host_and_port(authority: bytes, default: int | None) -> tuple[str, int] | N
 
 def _max_forwards(request: Request) -> LocalReply | None:
     """RFC 9110 section 7.6.2: TRACE and OPTIONS end here at zero, and are counted down before."""
-    if request.method not in (b"TRACE", b"OPTIONS"):
-        return None
     value = request.headers.get(b"max-forwards")
     if value is None or not value.isdigit():
         return None

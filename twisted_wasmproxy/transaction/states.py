@@ -15,18 +15,18 @@ to SEND_REQUEST once; a 101 or a CONNECT goes on as a TUNNEL; everything ends in
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum, auto
 
 __all__ = ["TRANSITIONS", "Hook", "State"]
 
 
-class State(Enum):
-    READ_REQUEST = "read request"
-    SEND_REQUEST = "send request"
-    READ_RESPONSE = "read response"
-    SEND_RESPONSE = "send response"
-    TUNNEL = "tunnel"
-    CLOSED = "closed"
+class State(IntEnum):
+    READ_REQUEST = auto()
+    SEND_REQUEST = auto()
+    READ_RESPONSE = auto()
+    SEND_RESPONSE = auto()
+    TUNNEL = auto()
+    CLOSED = auto()
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {

@@ -25,7 +25,7 @@ from twisted_wasmproxy.transaction.attributes import attribute
 from twisted_wasmproxy.transaction.chain import Chain, LocalReply
 from twisted_wasmproxy.transaction.fetch import Fetch, starts_tunnel
 from twisted_wasmproxy.transaction.framing import settle_length
-from twisted_wasmproxy.transaction.route import Route, route
+from twisted_wasmproxy.transaction.route import Route, TunnelRoute, route
 from twisted_wasmproxy.transaction.states import TRANSITIONS, Hook, State
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Transaction:
         "_request_pauses",
         "_response_pauses",
         "_response_started",
+        "_watched",
         "attempts",
         "chain",
         "details",
@@ -117,6 +118,8 @@ class Transaction:
         self._head_kept = False
         self._request_pauses = 0
         self._response_pauses = 0
+        self._watched = False
+        """Whether anybody wants to be told of hooks."""
         # What the log and the attributes tell.
         self.started = time.time()
         self.finished = 0.0
@@ -140,7 +143,8 @@ class Transaction:
         """Begin with the request head."""
         proxy = self.proxy
         proxy.transactions.add(self)
-        if proxy.traced or (self.chain is not None and self.chain.hooks):
+        self._watched = proxy.traced or (self.chain is not None and bool(self.chain.hooks))
+        if self._watched:
             self._hook(Hook.TXN_START)
             self._hook(Hook.READ_REQUEST_HDR)
         end = self.request_ended
@@ -183,9 +187,6 @@ class Transaction:
         if self.chain is not None:
             for told in self.chain.hooks:
                 told(hook)
-
-    def _watched(self) -> bool:
-        return self.proxy.traced or (self.chain is not None and bool(self.chain.hooks))
 
     # RequestReceiver: what comes from the client
 
@@ -237,11 +238,10 @@ class Transaction:
         return attribute(self, path)
 
     def request_head_passed(self, end_stream: bool) -> None:
-        watched = self._watched()
-        if watched:
+        if self._watched:
             self._hook(Hook.PRE_REMAP)
         found = route(self)
-        if watched and not self.replied:
+        if self._watched and not self.replied:
             self._hook(Hook.POST_REMAP)
             self._hook(Hook.CACHE_LOOKUP_COMPLETE)
         if self.replied:  # a filter that was told of a hook has answered
@@ -251,26 +251,17 @@ class Transaction:
         else:
             self._fetch(found, end_stream)
 
-    def _fetch(self, found: Route, end_stream: bool) -> None:
+    def _fetch(self, found: Route | TunnelRoute, end_stream: bool) -> None:
         proxy = self.proxy
         connection = self.stream.connection
         peer = connection.peer
         self.hierarchy = b"DIRECT"
-        self.outgoing = outgoing = proxy.forwarder.outgoing(
-            self.request, peer[0] if peer is not None else None, connection.secure, self.forward
-        )
-        outgoing.path = found.path
         self.upstream_name = found.name
-        fetch = Fetch(
-            self,
-            outgoing,
-            found.acquire,
-            proxy.origin_filters,
-            self.listener.limits.buffer,
-            preserve_host=found.preserve_host,
-            retries=found.retries,
-            length_may_change=self.chain is not None and self.chain.request.has_body_filter,
+        self.outgoing = outgoing = proxy.forwarder.outgoing(
+            self.request, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
         )
+        length_may_change = self.chain is not None and self.chain.request.has_body_filter
+        fetch = Fetch(self, outgoing, found, proxy.origin_filters, self.listener.limits.buffer, length_may_change)
         self.fetch = fetch
         fetch.start(end_stream)
 
@@ -293,19 +284,22 @@ class Transaction:
 
     # FetchConsumer: what comes from the origin
 
-    def fetch_moved(self, state: State, hook: Hook | None) -> None:
-        self._move(state)
-        if hook is Hook.SEND_REQUEST_HDR:
-            fetch = self.fetch
-            assert fetch is not None
-            assert fetch.stream is not None
-            self.attempts += 1
-            self.upstream_connection = fetch.stream.connection
-            self.request_sent = time.time()
-        elif state is State.READ_RESPONSE and hook is not None:
-            self.first_response_byte = time.time()
-        if hook is not None and self._watched():
-            self._hook(hook)
+    def fetch_connecting(self) -> None:
+        self._move(State.SEND_REQUEST)
+
+    def fetch_sending(self, connection: ConnectionInfo) -> None:
+        self.attempts += 1
+        self.upstream_connection = connection
+        self.request_sent = time.time()
+        if self._watched:
+            self._hook(Hook.SEND_REQUEST_HDR)
+        if not self.replied:
+            self._move(State.READ_RESPONSE)
+
+    def fetch_answered(self) -> None:
+        self.first_response_byte = time.time()
+        if self._watched and self.request.method != b"CONNECT":
+            self._hook(Hook.READ_RESPONSE_HDR)
 
     def fetch_informational(self, response: Response) -> None:
         self.stream.send_informational(response)
@@ -318,7 +312,7 @@ class Transaction:
             self.proxy.forwarder.incoming(response, time.time())
         self.response = response
         self._move(State.SEND_RESPONSE)
-        if self._watched():
+        if self._watched:
             self._hook(Hook.SEND_RESPONSE_HDR)
             if self.replied:
                 return
@@ -468,7 +462,7 @@ class Transaction:
         chain = self.chain
         if chain is not None:
             chain.request.stop()
-            if self._watched():
+            if self._watched:
                 self._hook(Hook.SEND_RESPONSE_HDR)
             self._length_may_change = bool(body) and chain.response.has_body_filter
             chain.response.restart(not body)
@@ -537,7 +531,7 @@ class Transaction:
         self.finished = time.time()
         if self.fetch is not None:
             self.fetch.give_up()
-        if self._watched():
+        if self._watched:
             self._hook(Hook.TXN_CLOSE)
         if self.chain is not None:
             self.chain.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -25,6 +26,7 @@ def _wasmtime() -> Engine:
 
 # In the order in which `auto` prefers them.
 _MAKERS: dict[str, Callable[[], Engine]] = {"wasmer": _wasmer, "wasmtime": _wasmtime}
+_PACKAGES = {"wasmer": ("wasmer", "wasmer_compiler_cranelift"), "wasmtime": ("wasmtime",)}
 
 ALIASES = {
     "ats.wasm.runtime.wasmtime": "wasmtime",
@@ -78,14 +80,11 @@ def _get(name: str) -> Engine:
     return _engines[name]
 
 
-_IMPORTS = {"wasmer": ("wasmer", "wasmer_compiler_cranelift"), "wasmtime": ("wasmtime",)}
-
-
 def _works(name: str) -> bool:
     # Not by making the engine: that starts threads, and this may be asked before a daemon forks.
-    for package in _IMPORTS[name]:
+    for package in _PACKAGES[name]:
         try:
-            __import__(package)
+            importlib.import_module(package)
         except (ImportError, OSError, RuntimeError):
             return False
     return True

@@ -24,6 +24,8 @@ class Result:
     requests_per_second: float
     latency: str
     """Median, as wrk prints it."""
+    cpu: float
+    """Microseconds of processor time that the server spent on one request."""
 
 
 def exchange(connection: socket.socket) -> tuple[bytes, bytes]:
@@ -60,17 +62,20 @@ def check(server: Server, *, filtered: bool) -> None:
 def wrk(server: Server, seconds: int) -> Result:
     """Ask `server` as fast as it answers."""
     command = ["wrk", "--latency", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{server.port}/"]
+    cpu_before = server.cpu_time()
     output = subprocess.run(
         ["taskset", "-c", str(SPARE_CORE), *command], check=True, capture_output=True, text=True, timeout=seconds + 60
     ).stdout
+    cpu = server.cpu_time() - cpu_before
     errors = re.search(r"Non-2xx.*|Socket errors.*", output)
     if errors:
         raise WrongAnswer(f"{server.name}: {errors[0]}")
     rate = re.search(r"Requests/sec: *([\d.]+)", output)
     median = re.search(r"50% *(\S+)", output)
-    if rate is None or median is None:
+    count = re.search(r"(\d+) requests in", output)
+    if rate is None or median is None or count is None:
         raise WrongAnswer(f"{server.name}: wrk said {output!r}")
-    return Result(float(rate[1]), median[1])
+    return Result(float(rate[1]), median[1], 1e6 * cpu / int(count[1]))
 
 
 @contextmanager

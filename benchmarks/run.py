@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import servers
-from load import WrongAnswer, check, idle_connections, wrk
+from load import Result, WrongAnswer, check, idle_connections, wrk
 from servers import MODULE, CannotStart, Running
 
 IDLE = 5000
@@ -39,21 +39,23 @@ class Table:
     """What was measured of each server, in the order of the first measurement."""
 
     def __init__(self) -> None:
-        self.rates: dict[str, list[float]] = {}
-        self.latency: dict[str, list[str]] = {}
+        self.results: dict[str, list[Result]] = {}
 
-    def add(self, name: str, rate: float, latency: str = "") -> None:
-        self.rates.setdefault(name, []).append(rate)
-        self.latency.setdefault(name, []).append(latency)
+    def add(self, name: str, result: Result) -> None:
+        self.results.setdefault(name, []).append(result)
 
     def print(self) -> None:
-        first = statistics.median(next(iter(self.rates.values())))
-        print(f"  {'server':28}{'req/s':>9}{'spread':>18}{'p50':>10}   ours is")
-        for name, rates in self.rates.items():
-            median = statistics.median(rates)
+        """Print medians, the spread of req/s, and our part of each server's req/s and of its processor time."""
+        print(f"  {'server':24}{'req/s':>9}{'spread':>18}{'p50':>10}{'CPU us/req':>12}   ours: req/s   CPU")
+        ours: Result | None = None
+        for name, results in self.results.items():
+            middle = sorted(results, key=lambda result: result.requests_per_second)[len(results) // 2]
+            rate, cpu = middle.requests_per_second, statistics.median(result.cpu for result in results)
+            ours = ours or Result(rate, middle.latency, cpu)
+            rates = [result.requests_per_second for result in results]
             spread = f"{min(rates):,.0f}-{max(rates):,.0f}"
-            latency = self.latency[name][rates.index(sorted(rates)[len(rates) // 2])]
-            print(f"  {name:28}{median:>9,.0f}{spread:>18}{latency:>10}   {first / median:.2f} x")
+            ratios = f"{ours.requests_per_second / rate:>9.2f} x{ours.cpu / cpu:>6.2f}"
+            print(f"  {name:24}{rate:>9,.0f}{spread:>18}{middle.latency:>10}{cpu:>12.1f}   {ratios}")
 
 
 def throughput(title: str, starts: list[Start], *, filtered: bool, rounds: int, seconds: int) -> None:
@@ -68,8 +70,7 @@ def throughput(title: str, starts: list[Start], *, filtered: bool, rounds: int, 
             wrk(server, 1)
         for _ in range(rounds):
             for server in running:
-                result = wrk(server, seconds)
-                table.add(server.name, result.requests_per_second, result.latency)
+                table.add(server.name, wrk(server, seconds))
     table.print()
 
 
@@ -84,13 +85,16 @@ def idle(title: str, starts: list[Start], *, rounds: int, seconds: int) -> None:
             for start in starts:
                 home = folder / f"{round_number}-{len(measured)}-{starts.index(start)}"
                 home.mkdir()
+                # Memory is counted from a fresh process: what a load has left behind would hide the connections.
                 with start(home, origin.port) as server:
-                    wrk(server, 1)
-                    alone = wrk(server, seconds).requests_per_second
+                    check(server, filtered=False)
                     before = server.resident()
                     with idle_connections(server, IDLE):
                         each = (server.resident() - before) / IDLE / 1024
+                        wrk(server, 1)
                         together = wrk(server, seconds).requests_per_second
+                    wrk(server, 1)
+                    alone = wrk(server, seconds).requests_per_second
                 measured.setdefault(server.name, []).append((each, alone, together))
     for name, rows in measured.items():
         each, alone, together = (statistics.median(column) for column in zip(*rows, strict=True))

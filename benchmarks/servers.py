@@ -38,14 +38,20 @@ class Server:
 
     def resident(self) -> int:
         """Return the resident memory, in bytes, of the process and its children."""
-        total = 0
-        for pid in [self.process.pid, *_children(self.process.pid)]:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return total
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._pids())
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def cpu_time(self) -> float:
+        """Return the seconds of processor time, user and system, that the process and its children have used."""
+        ticks = 0
+        for pid in self._pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    def _pids(self) -> list[int]:
+        pid = self.process.pid
+        return [pid, *(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def free_port() -> int:

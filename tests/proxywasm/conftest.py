@@ -93,6 +93,10 @@ class Bench:
         return [formatEvent(event) for event in self.events]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_modules: loads the big modules of a package; slow the first time")
+
+
 @pytest.fixture(params=available())
 def engine(request: pytest.FixtureRequest) -> str:
     """Each engine that works here."""
@@ -106,3 +110,4 @@ def bench(engine: str, tmp_path: Path) -> Iterator[Bench]:
     globalLogPublisher.addObserver(bench.events.append)
     yield bench
     globalLogPublisher.removeObserver(bench.events.append)
+    bench.host.stop()

@@ -76,6 +76,12 @@ class VMKeeper:
             self._close()
             self._ended(self)
 
+    def stop(self) -> None:
+        """Close the VM as it is, and make no other."""
+        self._close()
+        for plugin in self.plugins:
+            plugin.root = None
+
     def refresh_log_level(self) -> None:
         """Ask again for the log levels of the plugins."""
         for plugin in self.plugins:

@@ -246,3 +246,37 @@ def test_a_host_function_that_fails_answers_a_status_and_is_logged(bench):
     assert any("proxy_get_property failed" in text for text in bench.texts())
     globals_logged = [event for event in bench.events if "log_failure" in event]
     assert len(globals_logged) == 1
+
+
+def test_done_and_a_trap_in_one_call_count_a_stream_once(bench):
+    guest = Guest()
+    guest.on("proxy_on_configure", guest.call("proxy_set_tick_period_milliseconds", 10))
+    guest.on("proxy_on_done", result=0)
+    choose, done = guest.call("proxy_set_effective_context", 2), guest.call("proxy_done")
+    guest.on("proxy_on_tick", choose, done, "unreachable")
+    loaded, stream = bench.stream(guest)
+    other = loaded.stream()
+    other.close()
+    stream.close()
+    root = loaded.plugin.root
+    bench.clock.advance(0.01)
+    assert root.streams == 0
+    assert all(call.getTime() <= bench.clock.seconds() + LATEST for call in bench.clock.getDelayedCalls())
+
+
+def test_a_stream_whose_resumption_fails_does_not_stop_the_others(bench):
+    guest = Guest()
+    guest.on("proxy_on_configure", guest.call("proxy_set_tick_period_milliseconds", 10))
+    guest.on("proxy_on_request_headers", result=1)
+    steps = []
+    for context in (2, 3):
+        steps += [guest.call("proxy_set_effective_context", context), guest.call("proxy_continue_stream", 0)]
+    guest.on("proxy_on_tick", *steps)
+    loaded = bench.load(guest)
+    bad, good = loaded.stream(), loaded.stream()
+    bad.request_head()
+    good.request_head()
+    bad.resume_request = lambda: 1 // 0
+    bench.clock.advance(0.01)
+    assert good.events == ["resume_request"]
+    assert loaded.vm.failed is None

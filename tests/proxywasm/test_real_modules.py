@@ -1,4 +1,4 @@
-"""Modules that others have built: fourteen production filters of Higress's Go SDK (marker 0.2.100), from a PyPI package.
+"""Modules that others have built: fourteen production filters of Higress's Go SDK (marker 0.2.100).
 
 They take half a minute to compile, once: the code is kept in pytest's cache folder.
 """

@@ -181,6 +181,7 @@ class StreamContext(Context):
     __slots__ = (
         "_answered",
         "_done_timer",
+        "_forgotten",
         "_refused",
         "_request_held",
         "_responded",
@@ -202,6 +203,7 @@ class StreamContext(Context):
         self._resumed = False
         self._responded = False
         self._refused = False
+        self._forgotten = False
         self._request_held = False
         self._response_held = False
         self._done_timer: IDelayedCall | None = None
@@ -303,6 +305,8 @@ class StreamContext(Context):
         if not self.ended:
             self._resumed = True
             self._request_held = False
+            if self.vm.entered is not self:
+                self.open_trailers = 0
             self._act(self.stream.resume_request)
 
     def resume_response(self) -> None:
@@ -310,6 +314,8 @@ class StreamContext(Context):
         if not self.ended:
             self._resumed = True
             self._response_held = False
+            if self.vm.entered is not self:
+                self.open_trailers = 0
             self._act(self.stream.resume_response)
 
     def reset(self) -> None:
@@ -419,6 +425,9 @@ class StreamContext(Context):
         self._forget()
 
     def _forget(self) -> None:
+        if self._forgotten:
+            return
+        self._forgotten = True
         self.vm.contexts.pop(self.id, None)
         assert self.root is not None
         self.root.stream_gone()

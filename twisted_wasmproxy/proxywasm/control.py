@@ -33,8 +33,8 @@ _LAST_GRPC_STATUS = 16
 def set_effective_context(context: Context, context_id: int) -> Status:
     """Any live context of the VM may be chosen, until the call from outside returns."""
     vm = context.vm
-    if vm.entered is None or vm.effective is vm.none is not vm.entered:
-        return Status.BAD_ARGUMENT  # from inside the allocator
+    if context is vm.allocator:
+        return Status.BAD_ARGUMENT
     chosen = vm.none if context_id == 0 else vm.contexts.get(context_id)
     if chosen is None:
         return Status.BAD_ARGUMENT

@@ -222,7 +222,7 @@ def _stores(outputs: list[tuple[Kind, list[str]]]) -> list[str]:
                 f"size = len({result})",
                 "if size:",
                 "    effective = vm.effective",  # VM.allocate, written out
-                "    vm.effective = vm.none",
+                "    vm.effective = vm.allocator",
                 "    address = vm.malloc(size)",
                 "    vm.effective = effective",
                 "    if not address:",

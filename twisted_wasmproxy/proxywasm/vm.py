@@ -91,10 +91,12 @@ class VM:
     """One instance of a module."""
 
     __slots__ = (
+        "_closed",
         "_deferred",
         "_instance",
         "_next_id",
         "_running_deferred",
+        "allocator",
         "calls",
         "configuration",
         "contexts",
@@ -143,6 +145,9 @@ class VM:
         """What a header that is not there reads as."""
         self.contexts: dict[int, Context] = {}
         self.none = Context(self)
+        """The VM's own context."""
+        self.allocator = Context(self)
+        """What host calls act on while the guest's allocator runs."""
         self.effective: Context = self.none
         """The context that host calls act on."""
         self.entered: Context | None = None
@@ -151,6 +156,7 @@ class VM:
         """Why the VM may not be called any more."""
         self._deferred: deque[Callable[[], None]] = deque()
         self._running_deferred = False
+        self._closed = False
         self._next_id = 1
         self.read = self.write = self.read_u32 = self.write_u32 = _no_memory
         self.malloc = _no_allocator
@@ -242,10 +248,10 @@ class VM:
     def allocate(self, size: int) -> int:
         """Get `size` bytes from the guest's allocator. Raises HostError where there is none or it has none.
 
-        While it runs, host calls act on the VM's own context, on which nothing hangs.
+        While it runs, host calls act on a context on which nothing hangs.
         """
         effective = self.effective
-        self.effective = self.none
+        self.effective = self.allocator
         address: int = self.malloc(size)
         self.effective = effective
         if not address:
@@ -263,7 +269,11 @@ class VM:
         self._running_deferred = True
         try:
             while self._deferred:
-                self._deferred.popleft()()
+                action = self._deferred.popleft()
+                try:
+                    action()
+                except Exception:  # of one stream: the others are to be dealt with all the same
+                    _log.failure("{vm}: an action on a stream failed", vm=self.name)
         finally:
             self._running_deferred = False
 
@@ -282,6 +292,9 @@ class VM:
 
     def close(self) -> None:
         """Let go of the instance; nothing goes in any more."""
+        if self._closed:
+            return
+        self._closed = True
         if self.failed is None:
             self.failed = "closed"
         for context in list(self.contexts.values()):

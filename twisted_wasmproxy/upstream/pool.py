@@ -138,7 +138,10 @@ class Pool:
             self._lent.remove(connection)
             self.server.active -= 1
         else:
-            self._idle = [entry for entry in self._idle if entry[1] is not connection]
+            for place, (_, idle) in enumerate(self._idle):
+                if idle is connection:
+                    del self._idle[place]
+                    break
         self._dial_as_needed()
 
     def _dialled(self, dial: Dial, result: Transport | StreamError) -> None:

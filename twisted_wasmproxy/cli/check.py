@@ -24,13 +24,11 @@ from twisted_wasmproxy.config.model import NativeFilterConfig, WasmFilterConfig
 from twisted_wasmproxy.filters.native import FilterError, native_factory
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, IMPORTS
 from twisted_wasmproxy.proxywasm.errors import PluginError
+from twisted_wasmproxy.proxywasm.host import WasmHost
 from twisted_wasmproxy.proxywasm.linker import unlinkable
-from twisted_wasmproxy.proxywasm.module import Options, callback_problems, detect_version, load
-from twisted_wasmproxy.proxywasm.plugin import Plugin
-from twisted_wasmproxy.proxywasm.services import Services
-from twisted_wasmproxy.proxywasm.vm import VM
+from twisted_wasmproxy.proxywasm.module import callback_problems, detect_version
 from twisted_wasmproxy.runtimes.binary import read_module
-from twisted_wasmproxy.runtimes.code_cache import CodeCache, default_folder, load_module
+from twisted_wasmproxy.runtimes.code_cache import CodeCache, default_folder
 from twisted_wasmproxy.runtimes.interface import CompileError, RuntimeUnavailable
 from twisted_wasmproxy.runtimes.registry import get_engine
 
@@ -66,7 +64,7 @@ def run(files: Sequence[Path], *, quiet: bool, verbose: bool, as_json: bool) -> 
 
 
 def check(file: Path) -> Verdict:
-    """Load a configuration, start every Wasm plugin in a VM of its own, and configure every native filter."""
+    """Load a configuration, start every Wasm plugin, and configure every native filter."""
     verdict = Verdict(file)
     try:
         configuration = config.load(file)
@@ -76,13 +74,12 @@ def check(file: Path) -> Verdict:
     verdict.configuration = configuration
     verdict.warnings = list(configuration.warnings)
     cache = CodeCache(configuration.code_cache or default_folder())
-    services = Services(clock=Clock(), node=dict(configuration.node))
     for entry in configuration.filters:
         if isinstance(entry, NativeFilterConfig):
             verdict.problems += _native_problems(entry)
         else:
             verdict.warnings += _capability_warnings(entry)
-            verdict.problems += _static_problems(entry) or _start_problems(entry, services, cache)
+            verdict.problems += _static_problems(entry) or _start_problems(entry, cache, configuration)
     return verdict
 
 
@@ -121,30 +118,16 @@ def _static_problems(entry: WasmFilterConfig) -> list[Problem]:
     return problems + [Problem(place, f"{entry.vm.code}: {text}") for text in texts]
 
 
-def _start_problems(entry: WasmFilterConfig, services: Services, cache: CodeCache) -> list[Problem]:
-    """Compile, instantiate, start and configure, as the proxy would."""
-    vm_config = entry.vm
-    options = Options(
-        vm_id=vm_config.vm_id,
-        configuration=vm_config.configuration,
-        environment=vm_config.environment,
-        cpu_limit=vm_config.cpu_limit,
-        memory_limit=vm_config.memory_limit,
-        lax_imports=vm_config.lax_imports,
-        capabilities=entry.capabilities,
-    )
+def _start_problems(entry: WasmFilterConfig, cache: CodeCache, configuration: Configuration) -> list[Problem]:
+    """Compile, instantiate, start and configure, as the proxy does, and let go of it again."""
+    clock = Clock()  # stands still: no timer of a module ever runs
+    host = WasmHost(clock, cache=cache, node=dict(configuration.node), drain=0.0)
     try:
-        engine = get_engine(vm_config.runtime)
-        module = load(vm_config.code, options, engine, lambda engine, wasm: load_module(engine, wasm, cache))
-        vm = VM(module, services, lambda failed: None)
-        try:
-            vm.start_plugin(Plugin(entry, module.version, services))
-        finally:
-            vm.close()
-    except RuntimeUnavailable as error:
-        return [_problem(entry, str(error), "runtime")]
+        plugins = host.start([host.prepare(entry)])
     except PluginError as error:
         return [Problem(_code_place(entry), str(error))]
+    plugins.close()
+    clock.advance(0)  # for a module that would like to take its time to end
     return []
 
 

@@ -44,6 +44,14 @@ class _Input(Enum):
     CLOSED = "not read"
 
 
+# An attribute of an Enum costs ten times a global.
+_IDLE = _Input.IDLE
+_HEAD = _Input.HEAD
+_CONTENT = _Input.CONTENT
+_REST = _Input.REST
+_TUNNEL = _Input.TUNNEL
+_CLOSED = _Input.CLOSED
+
 # What each state goes over to:
 #
 #   IDLE     a stream is opened -> HEAD; any byte -> CLOSED
@@ -76,7 +84,7 @@ class ClientProtocol(Wire):
         self._on_idle = on_idle
         self._on_closed = on_closed
         self._limits = limits or _DEFAULT_LIMITS
-        self._input = _Input.IDLE
+        self._input = _IDLE
         self._head: ResponseHead | None = None
         self._stream: _ClientStream | None = None
         self._served = 0
@@ -92,26 +100,26 @@ class ClientProtocol(Wire):
     @property
     def idle(self) -> bool:
         """Whether a stream may be opened."""
-        return self._input is _Input.IDLE
+        return self._input is _IDLE
 
     def usable(self) -> bool:
         """Return whether a stream may be opened and, where it has been idle for a while, the origin has not closed."""
-        if self._input is not _Input.IDLE:
+        if self._input is not _IDLE:
             return False
         # A look at the socket costs a system call; between two ticks the reactor has just had one.
         return self._idle_since == self._deadlines.now or not peer_has_spoken(self.transport)
 
     def open_stream(self, receiver: ResponseReceiver) -> _ClientStream:
         """Begin an exchange. The connection must be idle."""
-        assert self._input is _Input.IDLE
+        assert self._input is _IDLE
         stream = self._stream = _ClientStream(self, receiver, self._served > 0)
         self._served += 1
-        self._input = _Input.HEAD
+        self._input = _HEAD
         return stream
 
     def close(self) -> None:
         """Close an idle connection."""
-        self._input = _Input.CLOSED
+        self._input = _CLOSED
         if not self.lost:
             super().close()
 
@@ -123,22 +131,22 @@ class ClientProtocol(Wire):
     def connection_lost(self, reason: Failure) -> None:
         stream = self._stream
         if stream is not None:
-            if self._input is _Input.REST and isinstance(reason.value, ConnectionDone):
+            if self._input is _REST and isinstance(reason.value, ConnectionDone):
                 self._response_ended(stream)
                 stream.receiver.end_received(None)
             else:
                 self._lost(reason.getErrorMessage())
-        self._input = _Input.CLOSED
+        self._input = _CLOSED
         self._head = None
         self._on_closed(self)
 
     def read_ended(self) -> None:
         stream = self._stream
-        if self._input is _Input.TUNNEL:
+        if self._input is _TUNNEL:
             assert stream is not None
             stream.tunnel_read_ended()
             return
-        if self._input is _Input.REST:
+        if self._input is _REST:
             assert stream is not None
             self._response_ended(stream)
             stream.receiver.end_received(None)
@@ -148,7 +156,7 @@ class ClientProtocol(Wire):
             self.close()
 
     def _lost(self, text: str) -> None:
-        begun = self._input in (_Input.CONTENT, _Input.REST) or self._head is not None
+        begun = self._input in (_CONTENT, _REST) or self._head is not None
         fault = StreamFault.INCOMPLETE if begun else StreamFault.DISCONNECTED
         self._fail(StreamError(fault, f"origin: {text}"))
 
@@ -157,13 +165,13 @@ class ClientProtocol(Wire):
     def _consume(self, data: bytes) -> None:
         while data:
             input_ = self._input
-            if input_ is _Input.HEAD:
+            if input_ is _HEAD:
                 data = self._read_head(data)
-            elif input_ is _Input.CONTENT:
+            elif input_ is _CONTENT:
                 data = self._read_content(data)
-            elif input_ is _Input.CLOSED:
+            elif input_ is _CLOSED:
                 return
-            elif input_ is _Input.IDLE:
+            elif input_ is _IDLE:
                 # Bytes that nobody asked for: the connection is out of step.
                 self.close()
                 return
@@ -210,14 +218,14 @@ class ClientProtocol(Wire):
         elif head.chunked:
             end_stream = False
             self._decoder = ChunkedDecoder(self._limits)
-            self._input = _Input.CONTENT
+            self._input = _CONTENT
         elif head.content_length is not None:
             self._remaining = head.content_length
             end_stream = not self._remaining
-            self._input = _Input.CONTENT
+            self._input = _CONTENT
         else:
             end_stream = False
-            self._input = _Input.REST
+            self._input = _REST
         if end_stream:
             self._response_ended(stream, rest)
             rest = b""
@@ -236,7 +244,7 @@ class ClientProtocol(Wire):
             self._begin_tunnel(stream, response)
 
     def _begin_tunnel(self, stream: _ClientStream, response: Response) -> None:
-        self._input = _Input.TUNNEL
+        self._input = _TUNNEL
         stream.begin_tunnel()
         self.arm()
         stream.receiver.response_received(response, False)
@@ -281,7 +289,7 @@ class ClientProtocol(Wire):
         self._decoder = None
         self.resume_reading()
         if stream.keep_alive and stream.request_ended and not rest and not self.read_closed and not self.lost:
-            self._input = _Input.IDLE
+            self._input = _IDLE
             self.deadline = NEVER
             self._idle_since = self._deadlines.now
             self._on_idle(self)
@@ -302,7 +310,7 @@ class ClientProtocol(Wire):
         self._head = None
         self._decoder = None
         stream.sending = False
-        self._input = _Input.CLOSED
+        self._input = _CLOSED
         self.abort()
 
     def tunnel_over(self) -> None:
@@ -318,7 +326,7 @@ class ClientProtocol(Wire):
         if stream is None:
             return
         now = self._deadlines.now
-        if self._input is _Input.TUNNEL:
+        if self._input is _TUNNEL:
             self.deadline = NEVER  # the time of a tunnel is measured at the client's side
         elif self.write_blocked or (stream.request_ended and not self.reading_paused):
             self.deadline = now + stream.idle_timeout

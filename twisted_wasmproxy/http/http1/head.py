@@ -19,6 +19,7 @@ from twisted_wasmproxy.http.http1.syntax import (
     STATUS_LINE,
     MessageError,
     connection_options,
+    field_lines,
     is_valid_authority,
     split_target,
 )
@@ -28,6 +29,10 @@ __all__ = ["HeadLimits", "RequestHead", "ResponseHead"]
 
 _END = b"\r\n\r\n"
 _PERSISTENCE = frozenset([b"close", b"keep-alive"])
+_KEEP_ALIVE = frozenset([b"keep-alive", b"Keep-Alive"])
+_NO_OPTIONS: set[bytes] = set()
+_REQUEST_CONTROL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_RESPONSE_CONTROL = HOP_BY_HOP | {b"content-length"}
 # To pass on an upgrade to another version of HTTP would be to let clients talk past every rule of this proxy.
 _NOT_TO_TUNNEL = frozenset([b"h2c", b"h2", b"http"])
 
@@ -49,17 +54,17 @@ class _Head:
     """What reading the head of a request and of a response have in common."""
 
     __slots__ = (
-        "_complete",
-        "_control",
+        "_fields",
+        "_incomplete",
         "_limits",
         "_lines",
         "_parser",
-        "_size",
         "_start",
         "_tail",
         "chunked",
         "content_length",
         "keep_alive",
+        "on_headers_complete",
         "size",
     )
 
@@ -70,20 +75,22 @@ class _Head:
     keep_alive: bool
     """Whether the sender lets the connection serve another exchange."""
     size: int
-    """Bytes of the head, once it is complete."""
+    """Bytes of the head so far."""
 
     _parser_type: type[HttpRequestParser] | type[HttpResponseParser]
     _parser_start: bytes
-    _control_fields: frozenset[bytes]
+
+    # llhttp's callbacks: it is to judge. What it has let pass is plain enough to be cut into lines without it.
+    on_url = on_status = on_header = on_body = None
+    on_message_begin = on_message_complete = on_chunk_header = on_chunk_complete = None
 
     def __init__(self, limits: HeadLimits) -> None:
         self._limits = limits
         self._parser: HttpRequestParser | HttpResponseParser | None = None
         self._start = b""
-        self._tail = b""
-        self._lines: list[tuple[bytes, bytes, bytes]] = []
-        self._control: list[tuple[bytes, bytes]] = []
-        self._complete = False
+        self._incomplete = [True]
+        self.on_headers_complete = self._incomplete.clear
+        """llhttp's callback."""
         self.content_length = None
         self.chunked = False
 
@@ -108,35 +115,35 @@ class _Head:
         end = data.find(_END, begin - 2) + 4
         if end < 4:
             self.size = len(data)
-            self._size = len(data) - begin
-            self._parse(self._parser_start + data[begin:])
+            self._fields = bytearray(data[begin:])
             self._tail = data[max(begin - 2, len(data) - 3) :]
+            self._judge(self._parser_start + data[begin:], len(self._fields))
             return -1
         self.size = end
-        self._size = end - begin
-        self._parse(self._parser_start + data[begin:end])
-        self._finish()
+        self._judge(self._parser_start + data[begin:end], end - begin)
+        self._finish(data[begin : end - 4])
         return end - taken
 
     def _feed_more(self, data: bytes) -> int:
         joined = self._tail + data
         end = joined.find(_END) + 4
         if end < 4:
-            self.size += len(data)
-            self._size += len(data)
-            self._parse(data)
             self._tail = joined[-3:]
+        else:
+            end -= len(self._tail)
+            data = data[:end]
+        self.size += len(data)
+        self._fields += data
+        self._judge(data, len(self._fields))
+        if end < 4 and self._incomplete:
             return -1
-        end -= len(self._tail)
-        self.size += end
-        self._size += end
-        self._parse(data[:end])
-        self._finish()
+        self._finish(bytes(self._fields[:-4]))
         return end
 
-    def _parse(self, piece: bytes) -> None:
+    def _judge(self, piece: bytes, size: int) -> None:
+        """Show llhttp a piece of the head. `size`: bytes of the field section so far."""
         assert self._parser is not None
-        if self._size > self._limits.header_bytes:
+        if size > self._limits.header_bytes:
             self._parser = None
             raise MessageError(431, "the header fields are too long")
         try:
@@ -147,21 +154,35 @@ class _Head:
             self._parser = None
             raise MessageError(400, str(error)) from None
 
-    def _finish(self) -> None:
-        self._parser = None  # it refers to methods of this object
-        if not self._complete:
+    def _finish(self, fields: bytes) -> None:
+        """Take the field lines, which llhttp has found valid, apart."""
+        self._parser = None  # it refers to this object
+        if self._incomplete:
             raise MessageError(400, "invalid header")
-        if len(self._lines) > self._limits.header_count:
+        lines = fields.split(b"\r\n") if fields else []
+        if len(lines) > self._limits.header_count:
             raise MessageError(431, "too many header fields")
+        self._interpret([field_lines[line] for line in lines])
 
     def _start_line(self, data: bytes) -> int:
         """Read the start line; return where it ends in `data`, -1 if that has not come yet."""
         raise NotImplementedError
 
-    def _drop_named(self, options: set[bytes]) -> None:
-        """Take out the fields that Connection names. Content-Length stays: it did frame the content."""
+    def _interpret(self, lines: list[tuple[bytes, bytes, bytes]]) -> None:
+        """Make the message of the start line and these fields."""
+        raise NotImplementedError
+
+    def _read_connection(self, values: list[bytes], version_1_1: bool) -> set[bytes]:
+        """Set `keep_alive`, take out the fields that Connection names, and return its options."""
+        if len(values) == 1 and values[0] in _KEEP_ALIVE:
+            self.keep_alive = True
+            return _NO_OPTIONS
+        options = connection_options(values)
+        self.keep_alive = b"close" not in options and (version_1_1 or b"keep-alive" in options)
         if not options <= _PERSISTENCE:
+            # Content-Length stays, whatever Connection says: it did frame the content.
             self._lines = [line for line in self._lines if line[0] not in options or line[0] == b"content-length"]
+        return options
 
     def _grant_upgrade(self, protocols: list[bytes], options: set[bytes]) -> bytes | None:
         """Return the value of Upgrade if it is one that may be tunnelled, with its two fields put among the lines."""
@@ -175,26 +196,11 @@ class _Head:
         self._lines.append((b"upgrade", b"Upgrade", value))
         return value
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """llhttp's callback for a field line."""
-        key = name.lower()
-        if value[-1:] in b" \t":
-            value = value.rstrip(b" \t")
-        if key in self._control_fields:
-            self._control.append((key, value))
-            if key != b"content-length" and key != b"expect":
-                return
-        self._lines.append((key, name, value))
-
-    def on_headers_complete(self) -> None:
-        """llhttp's callback for the end of the field section."""
-        self._complete = True
-
 
 class RequestHead(_Head):
     """Reads the head of one request."""
 
-    __slots__ = ("_method", "_minor", "_secure", "_target", "expects_continue", "request")
+    __slots__ = ("_method", "_secure", "_target", "_version_1_1", "expects_continue", "request")
 
     request: Request
     """The request, once `feed` has returned the end of its head."""
@@ -203,11 +209,11 @@ class RequestHead(_Head):
 
     _parser_type = HttpRequestParser
     _parser_start = b"PUT / HTTP/1.1\r\n"
-    _control_fields = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 
     def __init__(self, limits: HeadLimits, secure: bool) -> None:
         super().__init__(limits)
         self._secure = secure
+        self.expects_continue = False
 
     def _start_line(self, data: bytes) -> int:
         begin = 0
@@ -226,15 +232,16 @@ class RequestHead(_Head):
         if match is None:
             self._refuse_start(data, begin)
             return -1
-        method, target, major, minor = match.groups()
         end = match.end()
         if end - begin - 2 > self._limits.request_line:
             raise MessageError(414, "the request line is too long")
-        if major != b"1" or minor not in b"01":
+        self._method, self._target, version = match.groups()
+        if version == b"1.1":
+            self._version_1_1 = True
+        elif version == b"1.0":
+            self._version_1_1 = False
+        else:
             raise MessageError(505, "the version of HTTP is neither 1.0 nor 1.1")
-        self._method = method
-        self._target = target
-        self._minor = minor
         return end
 
     def _refuse_start(self, data: bytes, begin: int) -> None:
@@ -247,29 +254,33 @@ class RequestHead(_Head):
                 raise MessageError(505, "the version of HTTP is neither 1.0 nor 1.1")
             raise MessageError(400, "invalid request line")
 
-    def _finish(self) -> None:
-        super()._finish()
+    def _interpret(self, lines: list[tuple[bytes, bytes, bytes]]) -> None:
         host: bytes | None = None
         connection: list[bytes] = []
         codings: list[bytes] = []
         protocols: list[bytes] = []
-        self.expects_continue = False
-        version_1_1 = self._minor == b"1"
-        for key, value in self._control:
-            if key == b"host":
+        version_1_1 = self._version_1_1
+        kept = self._lines = []
+        for line in lines:
+            key = line[0]
+            if key not in _REQUEST_CONTROL:
+                kept.append(line)
+            elif key == b"host":
                 if host is not None:
                     raise MessageError(400, "several Host fields")
-                host = value
+                host = line[2]
             elif key == b"connection":
-                connection.append(value)
+                connection.append(line[2])
             elif key == b"content-length":
-                self.content_length = int(value)
+                self.content_length = int(line[2])
+                kept.append(line)
             elif key == b"transfer-encoding":
-                codings.append(value.lower())
+                codings.append(line[2].lower())
             elif key == b"upgrade":
-                protocols.append(value)
+                protocols.append(line[2])
             elif key == b"expect":
-                self.expects_continue = version_1_1 and value.lower() == b"100-continue"
+                self.expects_continue = version_1_1 and line[2].lower() == b"100-continue"
+                kept.append(line)
         if host is None:
             if version_1_1:
                 raise MessageError(400, "no Host field")
@@ -277,27 +288,24 @@ class RequestHead(_Head):
             raise MessageError(400, "invalid Host field")
         method = self._method
         if codings:
-            self._check_codings(codings, version_1_1)
+            self._check_codings(codings)
         if method == b"CONNECT" and (self.chunked or self.content_length):
             raise MessageError(400, "CONNECT has no content")
         scheme, authority, path = split_target(method, self._target, self._secure)
         upgrade = None
         self.keep_alive = version_1_1
         if connection:
-            options = connection_options(connection)
-            self.keep_alive = b"close" not in options and (version_1_1 or b"keep-alive" in options)
-            self._drop_named(options)
+            options = self._read_connection(connection, version_1_1)
             if version_1_1 and method != b"CONNECT":
                 upgrade = self._grant_upgrade(protocols, options)
         headers = Headers.__new__(Headers)
         headers.lines = self._lines
         if authority is None:
             authority = host or b""
-        version = b"1.1" if version_1_1 else b"1.0"
-        self.request = Request(method, scheme, authority, path, headers, version, upgrade)
+        self.request = Request(method, scheme, authority, path, headers, b"1.1" if version_1_1 else b"1.0", upgrade)
 
-    def _check_codings(self, codings: list[bytes], version_1_1: bool) -> None:
-        if not version_1_1:
+    def _check_codings(self, codings: list[bytes]) -> None:
+        if not self._version_1_1:
             raise MessageError(400, "Transfer-Encoding in HTTP/1.0")  # RFC 9112 section 6.1: faulty framing
         if codings != [b"chunked"]:
             raise MessageError(501, "no transfer coding but chunked is implemented")
@@ -307,14 +315,13 @@ class RequestHead(_Head):
 class ResponseHead(_Head):
     """Reads the head of one response. Whether it has content depends on the request too (RFC 9112 section 6.3)."""
 
-    __slots__ = ("_match", "response")
+    __slots__ = ("_reason", "_status", "_version_1_1", "response")
 
     response: Response
     """The response, once `feed` has returned the end of its head."""
 
     _parser_type = HttpResponseParser
     _parser_start = b"HTTP/1.1 200 OK\r\n"
-    _control_fields = HOP_BY_HOP | {b"content-length"}
 
     def _start_line(self, data: bytes) -> int:
         match = STATUS_LINE.match(data)
@@ -324,43 +331,47 @@ class ResponseHead(_Head):
             if len(data) > self._limits.request_line:
                 raise MessageError(502, "the status line is too long")
             return -1
+        version, status, self._reason = match.groups()
         if match.end() - 2 > self._limits.request_line:
             raise MessageError(502, "the status line is too long")
-        if match[1] != b"1" or match[2] not in b"01":
+        if version != b"1.1" and version != b"1.0":
             raise MessageError(502, "the version of HTTP is neither 1.0 nor 1.1")
-        self._match = match
+        self._version_1_1 = version == b"1.1"
+        self._status = int(status)
         return match.end()
 
-    def _finish(self) -> None:
-        super()._finish()
-        _, minor, code, reason = self._match.groups()
-        status = int(code)
-        version_1_1 = minor == b"1"
+    def _interpret(self, lines: list[tuple[bytes, bytes, bytes]]) -> None:
+        status = self._status
+        version_1_1 = self._version_1_1
         connection: list[bytes] = []
         protocols: list[bytes] = []
-        for key, value in self._control:
-            if key == b"connection":
-                connection.append(value)
+        kept = self._lines = []
+        for line in lines:
+            key = line[0]
+            if key not in _RESPONSE_CONTROL:
+                kept.append(line)
             elif key == b"content-length":
-                self.content_length = int(value)
+                self.content_length = int(line[2])
+                kept.append(line)
+            elif key == b"connection":
+                connection.append(line[2])
             elif key == b"transfer-encoding":
                 if not version_1_1:
                     raise MessageError(502, "Transfer-Encoding in HTTP/1.0")
-                if self.chunked or value.lower() != b"chunked":
+                if self.chunked or line[2].lower() != b"chunked":
                     raise MessageError(502, "a transfer coding other than chunked")
                 self.chunked = True
             elif key == b"upgrade":
-                protocols.append(value)
+                protocols.append(line[2])
         self.keep_alive = version_1_1
         upgrade = None
         if connection:
-            options = connection_options(connection)
-            self.keep_alive = b"close" not in options and (version_1_1 or b"keep-alive" in options)
-            self._drop_named(options)
+            options = self._read_connection(connection, version_1_1)
             if status == 101:
                 upgrade = self._grant_upgrade(protocols, options)
         headers = Headers.__new__(Headers)
         headers.lines = self._lines
-        if not reason:
-            reason = b"" if reason is not None else REASONS.get(status, b"")
+        reason = self._reason
+        if reason is None:
+            reason = REASONS.get(status, b"")
         self.response = Response(status, headers, reason, b"1.1" if version_1_1 else b"1.0", upgrade)

@@ -62,6 +62,15 @@ class _Input(Enum):
     CLOSED = "not read"
 
 
+# An attribute of an Enum costs ten times a global.
+_HEAD = _Input.HEAD
+_CONTENT = _Input.CONTENT
+_NEXT = _Input.NEXT
+_TUNNEL = _Input.TUNNEL
+_DISCARD = _Input.DISCARD
+_LINGER = _Input.LINGER
+_CLOSED = _Input.CLOSED
+
 # What each state goes over to:
 #
 #   HEAD     a head without content -> NEXT; with content -> CONTENT; refused -> LINGER
@@ -80,7 +89,7 @@ class ServerProtocol(Wire):
     def __init__(self, factory: ServerFactory) -> None:
         super().__init__(factory.deadlines)
         self._factory = factory
-        self._input = _Input.HEAD
+        self._input = _HEAD
         self._head: RequestHead | None = None
         self._held = b""
         self._keep_alive = True
@@ -100,22 +109,22 @@ class ServerProtocol(Wire):
 
     def connection_lost(self, reason: Failure) -> None:
         self._factory.left(self)
-        self._input = _Input.CLOSED
+        self._input = _CLOSED
         self._head = None
         self._held = b""
         self._break_stream(StreamError(StreamFault.DISCONNECTED, f"client: {reason.getErrorMessage()}"))
 
     def read_ended(self) -> None:
         input_ = self._input
-        if input_ is _Input.TUNNEL:
+        if input_ is _TUNNEL:
             stream = self._stream
             assert stream is not None
             stream.tunnel_read_ended()
-        elif input_ is _Input.NEXT:
+        elif input_ is _NEXT:
             # The request is complete: a client that has only shut down its direction gets its answer, the last one.
             if not self._held:
                 self._keep_alive = False
-        elif input_ is _Input.CONTENT:
+        elif input_ is _CONTENT:
             self._break_stream(StreamError(StreamFault.DISCONNECTED, "client: closed before the end of the request"))
             self._shut()
         else:
@@ -124,7 +133,7 @@ class ServerProtocol(Wire):
     @property
     def idle(self) -> bool:
         """Whether no exchange is under way and none has begun to arrive."""
-        return self._input is _Input.HEAD and self._head is None
+        return self._input is _HEAD and self._head is None
 
     def drain(self) -> None:
         """Close when the present exchange has ended, at once if there is none."""
@@ -142,16 +151,16 @@ class ServerProtocol(Wire):
         try:
             while data:
                 input_ = self._input
-                if input_ is _Input.HEAD:
+                if input_ is _HEAD:
                     data = self._read_head(data)
-                elif input_ is _Input.CONTENT or input_ is _Input.DISCARD:
+                elif input_ is _CONTENT or input_ is _DISCARD:
                     data = self._read_content(data)
-                elif input_ is _Input.NEXT:
+                elif input_ is _NEXT:
                     self._held = data
                     if len(data) > HELD_LIMIT:
                         self.pause_reading()
                     return
-                elif input_ is _Input.TUNNEL:
+                elif input_ is _TUNNEL:
                     stream = self._stream
                     assert stream is not None
                     stream.tunnel_read(data)
@@ -188,13 +197,13 @@ class ServerProtocol(Wire):
         stream = self._stream = _ServerStream(self, head)
         if head.chunked:
             self._decoder = ChunkedDecoder(factory.limits)
-            self._input = _Input.CONTENT
+            self._input = _CONTENT
         elif length:
             self._remaining = length
-            self._input = _Input.CONTENT
+            self._input = _CONTENT
         else:
-            self._input = _Input.NEXT
-        end_stream = self._input is _Input.NEXT
+            self._input = _NEXT
+        end_stream = self._input is _NEXT
         self.arm()
         stream.receiver = receiver = factory.handler(stream, end_stream)
         if stream.finished:
@@ -242,7 +251,7 @@ class ServerProtocol(Wire):
                 self._fail(StreamFault.OVERLOAD, 413, "the request content is too long")
                 return b""
         if ended:
-            self._input = _Input.TUNNEL if stream.tunnelled else _Input.NEXT
+            self._input = _TUNNEL if stream.tunnelled else _NEXT
         self.arm()
         assert stream.receiver is not None
         if content:
@@ -262,7 +271,7 @@ class ServerProtocol(Wire):
         """The stream has handed its whole response to the wire."""
         self._stream = None
         stream.finished = True
-        if self._input is _Input.NEXT:
+        if self._input is _NEXT:
             if not self._keep_alive:
                 if self._held:
                     self._linger()
@@ -271,7 +280,7 @@ class ServerProtocol(Wire):
             else:
                 self._next_request()
         elif self._may_discard(stream):
-            self._input = _Input.DISCARD
+            self._input = _DISCARD
             self._discarded = 0
             self.deadline = self._deadlines.now + self._factory.timeouts.idle
         else:
@@ -280,7 +289,7 @@ class ServerProtocol(Wire):
             self.resume_reading()
         if stream.receiver is not None:  # else the handler is still at work
             stream.receiver.stream_finished()
-        if self._held and not self._consuming and self._input is _Input.HEAD:
+        if self._held and not self._consuming and self._input is _HEAD:
             held, self._held = self._held, b""
             self.dataReceived(held)
 
@@ -291,7 +300,7 @@ class ServerProtocol(Wire):
         if self.read_closed and not self._held:
             self._shut()
             return
-        self._input = _Input.HEAD
+        self._input = _HEAD
         self.deadline = self._deadlines.now + self._factory.timeouts.keep_alive
 
     def will_keep_alive(self, stream: _ServerStream) -> bool:
@@ -300,7 +309,7 @@ class ServerProtocol(Wire):
             return False
         if stream.request.method == b"CONNECT":
             return False  # what follows may have been meant for the tunnel that is not to be
-        return self._input is not _Input.CONTENT or not stream.waits_for_continue
+        return self._input is not _CONTENT or not stream.waits_for_continue
 
     def forbid_keep_alive(self) -> None:
         """The response has announced, or will show, the end of the connection."""
@@ -316,9 +325,9 @@ class ServerProtocol(Wire):
 
     def begin_tunnel(self) -> None:
         """The response has left HTTP."""
-        if self._input is _Input.CONTENT:
+        if self._input is _CONTENT:
             return  # the request has to end first
-        self._input = _Input.TUNNEL
+        self._input = _TUNNEL
         self.arm()
         if self._held and not self._consuming:
             held, self._held = self._held, b""
@@ -360,13 +369,13 @@ class ServerProtocol(Wire):
         self._stream = None
         stream.sending = False
         if stream.ends_with_connection or not stream.response_started:
-            self._input = _Input.CLOSED
+            self._input = _CLOSED
             self.abort()
         else:
             self._shut()
 
     def _shut(self) -> None:
-        self._input = _Input.CLOSED
+        self._input = _CLOSED
         self._head = None
         if not self.lost:
             self.close()
@@ -378,7 +387,7 @@ class ServerProtocol(Wire):
         if self.read_closed or self.connection.secure:
             self._shut()
             return
-        self._input = _Input.LINGER
+        self._input = _LINGER
         self._held = b""
         self.deadline = self._deadlines.now + LINGER
         self.resume_reading()
@@ -391,10 +400,10 @@ class ServerProtocol(Wire):
         timeouts = self._factory.timeouts
         now = self._deadlines.now
         input_ = self._input
-        if input_ is _Input.TUNNEL:
+        if input_ is _TUNNEL:
             self.deadline = now + timeouts.tunnel
             return
-        if self.write_blocked or (input_ is _Input.CONTENT and not self.reading_paused):
+        if self.write_blocked or (input_ is _CONTENT and not self.reading_paused):
             self.deadline = min(now + timeouts.idle, self._expires)
         else:
             self.deadline = self._expires
@@ -403,22 +412,22 @@ class ServerProtocol(Wire):
         """Somebody was silent for too long; see `Deadlines`."""
         input_ = self._input
         stream = self._stream
-        expired = stream is not None and self._expires < self._deadlines.now and input_ is not _Input.TUNNEL
+        expired = stream is not None and self._expires < self._deadlines.now and input_ is not _TUNNEL
         if not expired and self.made_progress():
             self.deadline = self._deadlines.now + self._factory.timeouts.idle
         elif stream is None:
-            if input_ is _Input.HEAD and self._head is not None:
+            if input_ is _HEAD and self._head is not None:
                 self._refuse(408, "the request head did not come in time")
-            elif input_ in (_Input.HEAD, _Input.DISCARD) and not self.has_unsent():
+            elif input_ in (_HEAD, _DISCARD) and not self.has_unsent():
                 self._shut()
             else:
-                self._input = _Input.CLOSED
+                self._input = _CLOSED
                 self.abort()
-        elif input_ is _Input.TUNNEL or self.write_blocked:
+        elif input_ is _TUNNEL or self.write_blocked:
             self._break_stream(StreamError(StreamFault.TIMEOUT, "client: silent for too long"))
-            self._input = _Input.CLOSED
+            self._input = _CLOSED
             self.abort()
-        elif input_ is _Input.CONTENT:
+        elif input_ is _CONTENT:
             self._fail(StreamFault.TIMEOUT, 408, "the request did not come in time")
         else:
             self._fail(StreamFault.TIMEOUT, 504, "the response did not come in time")

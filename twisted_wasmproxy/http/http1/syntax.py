@@ -12,6 +12,7 @@ __all__ = [
     "TOKEN",
     "MessageError",
     "connection_options",
+    "field_lines",
     "is_valid_authority",
     "split_target",
 ]
@@ -21,13 +22,13 @@ _TCHAR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 TOKEN = re.compile(_TCHAR + rb"+")
 """RFC 9110 section 5.6.2; for `fullmatch`."""
 
-REQUEST_LINE = re.compile(rb"(" + _TCHAR + rb"+) ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])\r\n")
-"""Method, target, version's two digits. Octets above 0x7f are let through in targets, as browsers send them."""
+REQUEST_LINE = re.compile(rb"(" + _TCHAR + rb"+) ([^\x00-\x20\x7f]+) HTTP/([0-9]\.[0-9])\r\n")
+"""Method, target, version. Octets above 0x7f are let through in targets, as browsers send them."""
 
 OTHER_REQUEST_LINE = re.compile(_TCHAR + rb"+ [^\x00-\x20\x7f]+ HTTP/[0-9]+(?:\.[0-9]+)?\r\n")
 """One whose version is not even of the form that HTTP/1 has."""
 
-STATUS_LINE = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 """Version, status code, reason phrase. The space before an absent reason is left out by some servers."""
 
 HOP_BY_HOP = frozenset(
@@ -51,10 +52,44 @@ class MessageError(Exception):
         self.status = status
 
 
+class _FieldLines(dict[bytes, tuple[bytes, bytes, bytes]]):
+    """Field lines taken apart, as `Headers.lines` has them; remembers short ones, since most come again and again."""
+
+    lines_limit = 2048
+    length_limit = 128
+    # Each client's own: they would only crowd out the others, and secrets are not to lie about.
+    forgotten = frozenset([b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"])
+
+    def __missing__(self, line: bytes) -> tuple[bytes, bytes, bytes]:
+        name, _, value = line.partition(b":")
+        parsed = (name.lower(), name, value.strip(b" \t"))
+        if len(line) <= self.length_limit and parsed[0] not in self.forgotten:
+            if len(self) >= self.lines_limit:
+                self.clear()
+            self[line] = parsed
+        return parsed
+
+
+field_lines = _FieldLines()
+"""`field_lines[line]` takes a valid field line, without its end, apart: (lower-case name, name, value)."""
+
+
+_valid_authorities: set[bytes] = set()
+_VALID_AUTHORITIES_LIMIT = 1024
+
+
 def is_valid_authority(value: bytes) -> bool:
     """Return whether `value` is `uri-host [":" port]` (RFC 9110 section 7.2) without user information."""
+    if value in _valid_authorities:
+        return True
     match = _AUTHORITY.fullmatch(value)
-    return match is not None and int(match[1] or 0) <= 65535
+    if match is None or int(match[1] or 0) > 65535:
+        return False
+    if len(_valid_authorities) >= _VALID_AUTHORITIES_LIMIT:
+        _valid_authorities.clear()
+    if len(value) <= 255:
+        _valid_authorities.add(value)
+    return True
 
 
 def connection_options(values: list[bytes]) -> set[bytes]:
@@ -70,6 +105,8 @@ def split_target(method: bytes, target: bytes, secure: bool) -> tuple[bytes, byt
     Authority is None where Host has to supply it. Raises MessageError for a target that is none of the forms that go
     with `method`, has a fragment, or has user information.
     """
+    if method != b"CONNECT" and target[0] == 0x2F and b"#" not in target:
+        return (b"https" if secure else b"http"), None, target
     if method == b"CONNECT":
         host, _, port = target.rpartition(b":")
         if not host or not port.isdigit() or not is_valid_authority(target):
@@ -77,8 +114,6 @@ def split_target(method: bytes, target: bytes, secure: bool) -> tuple[bytes, byt
         return b"", target, b""
     if b"#" in target:
         raise MessageError(400, "a request target has no fragment")
-    if target.startswith(b"/"):
-        return (b"https" if secure else b"http"), None, target
     if target == b"*":
         if method != b"OPTIONS":
             raise MessageError(400, "the target * goes with OPTIONS only")

@@ -38,4 +38,6 @@ def makeService(options: Options) -> IService:
         config = load(Path(options["config"]))
     except ConfigurationError as wrong:
         raise usage.UsageError(str(wrong)) from wrong
+    if not config.listeners:
+        raise usage.UsageError(f"{options['config']}: 'listeners' is empty, there is nothing to serve")
     return ProxyService(config)

@@ -89,7 +89,7 @@ class _Loader:
         timeouts = TimeoutsConfig(**values.pop("timeouts", {}))
         listeners = tuple(self.listener(entry, limits, timeouts) for entry in values.pop("listeners"))
         self.check_endpoints(listeners)
-        if not values.get("remap") and any(listener.mode == "reverse" for listener in listeners):
+        if not values.get("remap") and (not listeners or any(listener.mode == "reverse" for listener in listeners)):
             self.place.warn("no remap rules: a reverse listener answers 404 unless a filter answers")
         return Configuration(listeners=listeners, **values)
 

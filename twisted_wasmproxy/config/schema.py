@@ -331,7 +331,7 @@ _LOG = Then(
 
 TOP = Record(
     {
-        "listeners": Key(ListOf(LISTENER, empty=False), required=True),
+        "listeners": Key(ListOf(LISTENER), required=True),
         "upstreams": Key(Then(MapOf(_UPSTREAM), lambda named, _: tuple(upstream for _, upstream in named))),
         "remap": Key(ListOf(_REMAP)),
         "filters": Key(ListOf(FILTER), aliases=("wasm",)),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.reactor import call
+from tests.support.reactor import call, started_reactor
 from tests.upstream.support import (
     Names,
     Recorder,
@@ -115,6 +115,18 @@ def test_families_take_turns_from_the_resolvers_choice_on(kinds: list[str]):
     scarce = min(sum(":" in address for address in addresses), sum("." in address for address in addresses))
     turns = [":" in address for address in order[: 2 * scarce]]
     assert all(one != other for one, other in itertools.pairwise(turns))
+
+
+def test_cancelling_between_two_addresses_leaves_no_timer():
+    def staggered() -> bool:
+        return any("_try_next" in repr(timer) for timer in started_reactor().getDelayedCalls())
+
+    with black_hole() as port, origin("both.test", port, "127.0.0.1", "127.0.0.2") as (proxy, _):
+        receiver = proxy.acquire()
+        eventually(staggered)
+        call(receiver.wait.cancel)
+        assert not call(staggered)
+        receiver.nothing()
 
 
 # Names

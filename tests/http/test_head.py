@@ -442,6 +442,9 @@ def test_a_length_that_is_none_is_not_sent(lengths):
         (b"GET", b"1.1", 304, [(b"Content-Length", b"3")], True, True, Framing.NONE, [b"Content-Length: 3"]),
         (b"GET", b"1.1", 204, [(b"Content-Length", b"3")], True, True, Framing.NONE, []),
         (b"CONNECT", b"1.1", 200, [(b"Content-Length", b"3")], False, True, Framing.TUNNEL, []),
+        (b"CONNECT", b"1.1", 204, [], False, True, Framing.TUNNEL, []),
+        (b"CONNECT", b"1.1", 299, [], False, True, Framing.TUNNEL, []),
+        (b"CONNECT", b"1.1", 407, [(b"Content-Length", b"3")], False, True, Framing.LENGTH, [b"Content-Length: 3"]),
         (
             b"GET",
             b"1.1",

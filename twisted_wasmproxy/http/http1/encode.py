@@ -25,8 +25,15 @@ class Framing(Enum):
     """It is not content: the connection has left HTTP."""
 
 
+# An attribute of an Enum costs ten times a global.
+_NONE = Framing.NONE
+_LENGTH = Framing.LENGTH
+_CHUNKED = Framing.CHUNKED
+_CLOSE = Framing.CLOSE
+_TUNNEL = Framing.TUNNEL
+
+_END = b"\r\n"  # joined to what is before it by another, which makes the empty line
 _CONTROLS = bytes(set(range(0x20)) - {0x09}) + b"\x7f"
-_SKIPPED = HOP_BY_HOP | {b"host"}
 _METHODS_WITH_CONTENT = frozenset([b"POST", b"PUT", b"PATCH"])
 # Names seen before, which need no second look. Bounded, since peers choose names.
 _valid_names: set[bytes] = set()
@@ -41,7 +48,7 @@ def _check_name(name: bytes) -> None:
 
 
 def _check_head(head: bytes, lines: int) -> bytes:
-    """Return `head` if it holds no control byte but for tabs and the CR LF of so many lines; else ValueError.
+    """Return `head` if it has no control byte but for tabs and so many CR LF; else ValueError.
 
     One look at the whole, so that no value, reason or target can bring a line of its own.
     """
@@ -53,27 +60,35 @@ def _check_head(head: bytes, lines: int) -> bytes:
 def _encode_fields(parts: list[bytes], headers: Headers, skipped: frozenset[bytes]) -> None:
     valid = _valid_names
     for key, name, value in headers.lines:
-        if key in skipped:
-            continue
-        if name not in valid:
-            _check_name(name)
-        parts.append(b"%b: %b" % (name, value))
+        if key not in skipped:
+            if name not in valid:
+                _check_name(name)
+            parts.append(name + b": " + value)
 
 
-def _content_length(headers: Headers) -> int | None:
-    """Return the value of Content-Length, None if absent. Raises ValueError for several or for anything but digits."""
+def _encode_fields_and_length(parts: list[bytes], headers: Headers, skipped: frozenset[bytes]) -> int | None:
+    """Append the fields but those skipped, among which is Content-Length: its value is returned, None if absent.
+
+    Raises ValueError for several of it, or for one that is not a number.
+    """
     length = None
-    for key, _, value in headers.lines:
-        if key == b"content-length":
+    valid = _valid_names
+    for key, name, value in headers.lines:
+        if key in skipped:
+            if key != b"content-length":
+                continue
             if length is not None or not value.isdigit():
                 raise ValueError("invalid Content-Length")
             length = int(value)
+        elif name not in valid:
+            _check_name(name)
+        parts.append(name + b": " + value)
     return length
 
 
-_SKIPPED_WITHOUT_LENGTH = _SKIPPED | {b"content-length"}
-_SKIPPED_FROM_RESPONSE = HOP_BY_HOP
-_SKIPPED_FROM_RESPONSE_WITHOUT_LENGTH = HOP_BY_HOP | {b"content-length"}
+_HOP_BY_HOP_AND_HOST = HOP_BY_HOP | {b"host"}
+_SKIPPED_FROM_REQUEST = _HOP_BY_HOP_AND_HOST | {b"content-length"}
+_SKIPPED_FROM_RESPONSE = HOP_BY_HOP | {b"content-length"}
 
 
 def encode_request(request: Request, end_stream: bool) -> tuple[bytes, Framing, int]:
@@ -88,24 +103,20 @@ def encode_request(request: Request, end_stream: bool) -> tuple[bytes, Framing, 
     target = authority if method == b"CONNECT" else request.path
     if not target or b" " in target or b" " in authority or b"\t" in target:
         raise ValueError("invalid request target or authority")
-    parts = [b"%b %b HTTP/1.1" % (method, target), b"Host: %b" % authority]
-    length = _content_length(request.headers)
-    _encode_fields(parts, request.headers, _SKIPPED)
-    framing = Framing.NONE
+    parts = [method + b" " + target + b" HTTP/1.1", b"Host: " + authority]
+    length = _encode_fields_and_length(parts, request.headers, _SKIPPED_FROM_REQUEST)
+    framing = _NONE
     if length is not None:
-        framing = Framing.LENGTH
+        framing = _LENGTH
     elif not end_stream:
-        framing = Framing.CHUNKED
+        framing = _CHUNKED
         parts.append(b"Transfer-Encoding: chunked")
     elif method in _METHODS_WITH_CONTENT:
         parts.append(b"Content-Length: 0")
     if request.upgrade is not None:
-        parts.append(b"Connection: Upgrade\r\nUpgrade: %b" % request.upgrade)
-        lines = len(parts) + 2
-    else:
-        lines = len(parts) + 1
-    parts.append(b"\r\n")
-    return _check_head(b"\r\n".join(parts), lines), framing, length or 0
+        parts += (b"Connection: Upgrade", b"Upgrade: " + request.upgrade)
+    parts.append(_END)
+    return _check_head(b"\r\n".join(parts), len(parts)), framing, length or 0
 
 
 def encode_response(
@@ -117,56 +128,45 @@ def encode_response(
     Raises ValueError where a part of it must not be sent.
     """
     status = response.status
-    headers = response.headers
-    skipped = _SKIPPED_FROM_RESPONSE
-    length = None
-    extra = b""
-    if status == 101 or (request.method == b"CONNECT" and 200 <= status < 300):
-        framing = Framing.TUNNEL
-        skipped = _SKIPPED_FROM_RESPONSE_WITHOUT_LENGTH
-        if status == 101:
-            extra = b"Connection: Upgrade\r\nUpgrade: %b" % (response.upgrade or request.upgrade or b"")
-    elif status == 204:
-        framing = Framing.NONE
-        skipped = _SKIPPED_FROM_RESPONSE_WITHOUT_LENGTH
-    elif status == 304 or request.method == b"HEAD":
-        framing = Framing.NONE
-        _content_length(headers)
-    else:
-        length = _content_length(headers)
-        if length is not None:
-            framing = Framing.LENGTH
-        elif end_stream:
-            framing = Framing.NONE
-            extra = b"Content-Length: 0"
-        elif request.version == b"1.1":
-            framing = Framing.CHUNKED
-            extra = b"Transfer-Encoding: chunked"
-        else:
-            framing = Framing.CLOSE
     parts = [b"HTTP/1.1 %d %b" % (status, response.reason)]
-    _encode_fields(parts, headers, skipped)
-    lines = 1
-    if extra:
-        parts.append(extra)
-        lines += extra.count(b"\r\n") if status == 101 else 0
-    if framing is not Framing.TUNNEL:
-        if not keep_alive or framing is Framing.CLOSE:
+    connected = status < 300 and request.method == b"CONNECT"
+    if connected or status == 204 or status == 101:
+        # RFC 9110 section 8.6: neither these nor a 2xx to CONNECT may have a Content-Length.
+        _encode_fields(parts, response.headers, _SKIPPED_FROM_RESPONSE)
+        length = None
+        framing = _NONE if status == 204 and not connected else _TUNNEL
+        if status == 101:
+            parts += (b"Connection: Upgrade", b"Upgrade: " + (response.upgrade or request.upgrade or b""))
+    else:
+        length = _encode_fields_and_length(parts, response.headers, _SKIPPED_FROM_RESPONSE)
+        if status == 304 or request.method == b"HEAD":
+            framing = _NONE
+        elif length is not None:
+            framing = _LENGTH
+        elif end_stream:
+            framing = _NONE
+            parts.append(b"Content-Length: 0")
+        elif request.version == b"1.1":
+            framing = _CHUNKED
+            parts.append(b"Transfer-Encoding: chunked")
+        else:
+            framing = _CLOSE
+            keep_alive = False
+    if framing is not _TUNNEL:
+        if not keep_alive:
             parts.append(b"Connection: close")
         elif request.version == b"1.0":
             parts.append(b"Connection: keep-alive")
-    lines += len(parts)
-    parts.append(b"\r\n")
-    return _check_head(b"\r\n".join(parts), lines), framing, length or 0
+    parts.append(_END)
+    return _check_head(b"\r\n".join(parts), len(parts)), framing, length or 0
 
 
 def encode_informational(response: Response) -> bytes:
     """Return a 1xx response for the wire. Raises ValueError where a part of it must not be sent."""
     parts = [b"HTTP/1.1 %d %b" % (response.status, response.reason)]
-    _encode_fields(parts, response.headers, _SKIPPED_FROM_RESPONSE_WITHOUT_LENGTH)
-    lines = len(parts) + 1
-    parts.append(b"\r\n")
-    return _check_head(b"\r\n".join(parts), lines)
+    _encode_fields(parts, response.headers, _SKIPPED_FROM_RESPONSE)
+    parts.append(_END)
+    return _check_head(b"\r\n".join(parts), len(parts))
 
 
 def encode_trailers(trailers: Headers | None) -> bytes:
@@ -175,6 +175,5 @@ def encode_trailers(trailers: Headers | None) -> bytes:
         return b"0\r\n\r\n"
     parts = [b"0"]
     _encode_fields(parts, trailers, NOT_IN_TRAILERS)
-    lines = len(parts) + 1
-    parts.append(b"\r\n")
-    return _check_head(b"\r\n".join(parts), lines)
+    parts.append(_END)
+    return _check_head(b"\r\n".join(parts), len(parts))

@@ -63,6 +63,8 @@ class _Input(Enum):
 
 
 # An attribute of an Enum costs ten times a global.
+_FRAMING_CLOSE = Framing.CLOSE
+_FRAMING_TUNNEL = Framing.TUNNEL
 _HEAD = _Input.HEAD
 _CONTENT = _Input.CONTENT
 _NEXT = _Input.NEXT
@@ -480,12 +482,12 @@ class _ServerStream(WireStream):
     @property
     def tunnelled(self) -> bool:
         """Whether the response has left HTTP."""
-        return self._framing is Framing.TUNNEL
+        return self._framing is _FRAMING_TUNNEL
 
     @property
     def ends_with_connection(self) -> bool:
         """Whether only the end of the connection ends the response."""
-        return self._framing is Framing.CLOSE or self._framing is Framing.TUNNEL
+        return self._framing is _FRAMING_CLOSE or self._framing is _FRAMING_TUNNEL
 
     # -- ServerStream
 
@@ -506,12 +508,12 @@ class _ServerStream(WireStream):
         head, self._framing, self._to_send = encode_response(response, self.request, end_stream, keep_alive)
         self.response_started = True
         self.sending = True
-        if self._framing is Framing.CLOSE:
+        if self._framing is _FRAMING_CLOSE:
             keep_alive = False
         if not keep_alive:
             wire.forbid_keep_alive()
         self.bytes_sent += wire.write(head)
-        if self._framing is Framing.TUNNEL:
+        if self._framing is _FRAMING_TUNNEL:
             wire.begin_tunnel()
         elif end_stream:
             self.send_end()
@@ -536,7 +538,7 @@ class _ServerStream(WireStream):
     # -- from the wire
 
     def _sent(self) -> None:
-        if self._framing is not Framing.TUNNEL:
+        if self._framing is not _FRAMING_TUNNEL:
             self._wire.response_ended(self)
         elif self.tunnel_ended:
             self._wire.tunnel_over(self)

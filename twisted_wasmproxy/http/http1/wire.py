@@ -24,6 +24,12 @@ LINGER = 5.0
 
 _FLUSH_AT = 64 * 1024
 
+# An attribute of an Enum costs ten times a global.
+_FRAMING_CHUNKED = Framing.CHUNKED
+_FRAMING_LENGTH = Framing.LENGTH
+_FRAMING_NONE = Framing.NONE
+_FRAMING_TUNNEL = Framing.TUNNEL
+
 
 class Timeouts(Protocol):
     """Times in seconds; `TimeoutsConfig` is one."""
@@ -260,7 +266,7 @@ class WireStream:
         self.connection = wire.connection
         self.bytes_received = 0
         self.bytes_sent = 0
-        self._framing = Framing.NONE
+        self._framing = _FRAMING_NONE
         self._to_send = 0
         self.sending = False
         """Whether content may be sent: the head is out and the end is not."""
@@ -270,17 +276,17 @@ class WireStream:
         if not self.sending or not data:
             return
         framing = self._framing
-        if framing is Framing.CHUNKED:
+        if framing is _FRAMING_CHUNKED:
             self.bytes_sent += self._wire.write(b"%x\r\n" % len(data), data, b"\r\n")
-        elif framing is Framing.LENGTH:
+        elif framing is _FRAMING_LENGTH:
             self._to_send -= len(data)
             if self._to_send < 0:
                 self._break(StreamError(StreamFault.PROTOCOL, "more content than its Content-Length says"))
                 return
             self.bytes_sent += self._wire.write(data)
-        elif framing is not Framing.NONE:
+        elif framing is not _FRAMING_NONE:
             self.bytes_sent += self._wire.write(data)
-            if framing is Framing.TUNNEL:
+            if framing is _FRAMING_TUNNEL:
                 self._tunnelled()
 
     def send_end(self, trailers: Headers | None = None) -> None:
@@ -288,13 +294,13 @@ class WireStream:
         if not self.sending:
             return
         framing = self._framing
-        if framing is Framing.CHUNKED:
+        if framing is _FRAMING_CHUNKED:
             try:
                 self.bytes_sent += self._wire.write(encode_trailers(trailers))
             except ValueError as error:
                 self._break(StreamError(StreamFault.PROTOCOL, f"trailers that cannot be sent: {error}"))
                 return
-        elif framing is Framing.LENGTH and self._to_send:
+        elif framing is _FRAMING_LENGTH and self._to_send:
             self._break(StreamError(StreamFault.INCOMPLETE, "less content than its Content-Length says"))
             return
         self.sending = False

@@ -121,8 +121,8 @@ def test_a_file_that_is_no_module_is_status_1_with_the_reason(tmp_path: Path) ->
     ("path", "built_with"),
     [
         (AS_EXAMPLE, "AssemblyScript, proxy-wasm AssemblyScript SDK"),
-        ("transformer", "Go (go1.24.4), Higress's fork of the Go SDK"),
-        ("ai-data-masking", "Rust (rustc 1.80.1), Higress's fork of the Rust SDK"),
+        ("transformer", "Go 1.24.4, Higress's fork of the Go SDK"),
+        ("ai-data-masking", "Rust 1.80.1, Higress's fork of the Rust SDK"),
     ],
 )
 def test_the_sdk_of_real_modules_is_recognised(path: Path | str, built_with: str) -> None:
@@ -136,7 +136,7 @@ def test_the_sdk_of_real_modules_is_recognised(path: Path | str, built_with: str
     ("parts", "built_with"),
     [
         (('(@custom "producers" "\\01\\0cprocessed-by\\01\\05clang\\0617.0.6")',), "C or C++ (clang 17.0.6)"),
-        (('(@custom "producers" "\\01\\08language\\01\\03Zig\\060.14.0")',), "Zig"),
+        (('(@custom "producers" "\\01\\08language\\01\\03Zig\\060.14.0")',), "Zig 0.14.0"),
         (('(import "env" "emscripten_notify_memory_growth" (func (param i32)))',), "C++ (emscripten)"),
         (
             (

@@ -47,7 +47,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
             plugin = {
                 "name": name,
                 "configuration": configuration,
-                "vm_config": {"code": {"local": {"filename": str(MODULES[name])}}},
+                # The limit is of wall-clock time: on a busy machine the large modules take longer to start.
+                "vm_config": {"code": {"local": {"filename": str(MODULES[name])}}, "cpu_limit": 30},
                 **options,
             }
             config = {

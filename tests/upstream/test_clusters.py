@@ -427,27 +427,51 @@ def test_when_all_rest_the_one_that_rests_the_shortest_is_tried():
         peer.close()
 
 
-def test_a_full_server_sends_requests_to_one_with_room():
-    config = {"max_connections": 1, "balance": "least_connections"}
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_full_server_sends_requests_to_one_with_room(idle: bool):
     with (
         nothing_left(),
         listening() as one,
         listening() as two,
-        Proxy(upstream(port_of(one), port_of(two), **config)) as proxy,
+        Proxy(upstream(port_of(one), port_of(two), max_connections=1)) as proxy,
     ):
         first, second = proxy.cluster.servers
         held = proxy.acquire()
         peers = [accept(one)]
         assert held.next("ready").server is first
-        call(second.failed)
-        second.active = 5
+        receiver, peer = proxy.begin(two)
+        peers.append(peer)
+        if idle:
+            answer(receiver, peer)
+        else:
+            call(receiver.stream.abort)
+            eventually(lambda: second.active == 0)
         other = proxy.acquire()
-        peers.append(accept(two))
+        if not idle:
+            peers.append(accept(two))
         assert other.next("ready").server is second
-        second.active = 1
+        assert other.stream.reused == idle
         call(held.stream.abort)
         call(other.stream.abort)
         for peer in peers:
+            peer.close()
+
+
+def test_a_hashed_request_waits_for_its_server():
+    config = {"max_connections": 1, "balance": "consistent_hash", "connect_timeout": 0.3}
+    with nothing_left(), listening() as one, listening() as two:
+        servers = {port_of(one): one, port_of(two): two}
+        with Proxy(upstream(*servers, **config)) as proxy:
+            chosen = call(proxy.cluster._choose, b"/a", None)
+            held = proxy.acquire(key=b"/a")
+            peer = accept(servers[chosen.port])
+            held.next("ready")
+            waiting = proxy.acquire(key=b"/a")
+            waiting.nothing()
+            ask(held, peer)
+            answer(held, peer)
+            assert waiting.next("ready").server is chosen
+            call(waiting.stream.abort)
             peer.close()
 
 

@@ -70,11 +70,12 @@ class Cluster:
         """
         pool = self._only or self._pools[self._choose(key, exclude)]
         connection = pool.take_idle()
+        if connection is None and self._only is None and pool.full:
+            pool = self._pool_with_room(key) or pool
+            connection = pool.take_idle()
         if connection is not None:
             ready(pool.open_stream(connection, receiver))
             return _FINISHED
-        if pool.full and self._only is None:
-            pool = self._pool_with_room(key) or pool
         wait = _Wait(self, key, ready, receiver)
         wait.ask(pool)
         return wait

@@ -17,6 +17,8 @@ class OriginStream(ClientStream, Protocol):
     server: Server
     authority: bytes
     """`host[:port]` of the server, for Host where the client's is not to be kept."""
+    idle_timeout: float
+    """Seconds that the origin may be silent, and not read what it is sent."""
 
 
 Ready = Callable[["OriginStream | StreamError"], None]

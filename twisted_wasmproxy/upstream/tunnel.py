@@ -60,6 +60,7 @@ class TunnelStream(Wire):
         super().__init__(shared_deadlines())
         self.server = server
         self.authority = server.authority
+        self.idle_timeout = 0.0  # the time of a tunnel is measured at the client's side
         self.bytes_received = 0
         self.bytes_sent = 0
         self._receiver = receiver

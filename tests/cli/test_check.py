@@ -43,6 +43,14 @@ def test_a_good_configuration_is_said_to_be_usable(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_a_file_without_listeners_is_for_a_resource_only(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.yaml"
+    path.write_text("listeners: []\nremap: [{respond: 204}]\n")
+    done = wasmproxy("check", path)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{path}:1: listeners: none: only WasmProxyResource can use this file (warning)\n")
+
+
 def test_nothing_is_listened_on(tmp_path: Path) -> None:
     path = tmp_path / "proxy.yaml"
     path.write_text('listeners: [{endpoint: "unix:socket"}]\nremap: [{respond: 204}]\n')
@@ -52,11 +60,11 @@ def test_nothing_is_listened_on(tmp_path: Path) -> None:
 
 def test_problems_of_the_configuration_name_file_line_and_key(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text("listeners: []\nlimts: {}\n")
+    path.write_text("listeners: [{}]\nlimts: {}\n")
     done = wasmproxy("check", path)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        f"{path}:1: listeners: must not be empty",
+        f"{path}:1: listeners[0]: 'endpoint' is missing",
         f"{path}:2: limts: unknown key; did you mean 'limits'?",
         f"{path}: cannot be used: 2 problems",
     ]

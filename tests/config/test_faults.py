@@ -271,6 +271,11 @@ def test_a_fault_in_a_listener(tmp_path: Path, listener: str, key: str, text: st
     assert problem == f"proxy.yaml:2: {f'listeners[0].{key}' if key else 'listeners[0]'}: {text}"
 
 
+def test_listeners_must_be_said_even_if_there_are_none(tmp_path: Path) -> None:
+    assert problems(tmp_path, "remap: [{respond: 204}]\n") == ["proxy.yaml:1: 'listeners' is missing"]
+    assert loaded(tmp_path, "listeners: []\nremap: [{respond: 204}]\n").listeners == ()
+
+
 def test_two_listeners_on_one_endpoint(tmp_path: Path) -> None:
     text = "listeners:\n  - {endpoint: 'tcp:1'}\n  - {endpoint: 'tcp:1'}\n"
     assert problems(tmp_path, text) == [

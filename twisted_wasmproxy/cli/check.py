@@ -73,6 +73,9 @@ def check(file: Path) -> Verdict:
         return verdict
     verdict.configuration = configuration
     verdict.warnings = list(configuration.warnings)
+    if not configuration.listeners:
+        place = Location(str(file), 1, "listeners")
+        verdict.warnings.append(str(Problem(place, "none: only WasmProxyResource can use this file")))
     cache = CodeCache(configuration.code_cache or default_folder())
     for entry in configuration.filters:
         if isinstance(entry, NativeFilterConfig):

@@ -86,7 +86,7 @@ class Fetch:
     """One request to an origin, from choosing the connection to the end of the answer.
 
     `length_may_change`: a filter may change the content, so a head with a Content-Length is kept back until the
-    first content is known (see `framing`).
+    first content is known (see `framing`). `idle_timeout`: seconds that the origin may be silent.
     """
 
     __slots__ = (
@@ -98,6 +98,7 @@ class Fetch:
         "_head_end",
         "_head_kept",
         "_head_out",
+        "_idle_timeout",
         "_length_may_change",
         "_origin",
         "_pauses",
@@ -122,6 +123,7 @@ class Fetch:
         slots: Sequence[FilterSlot],
         buffer_limit: int,
         length_may_change: bool,
+        idle_timeout: float,
     ) -> None:
         self.consumer = consumer
         self.filter_state = consumer.filter_state
@@ -136,6 +138,7 @@ class Fetch:
         self.request_modified = False
         """Whether a filter of the client phase has changed the content that is handed in."""
         self._origin = origin
+        self._idle_timeout = idle_timeout
         self._acquisition: Acquisition | None = None
         self._retries = origin.retries
         self._head_end = False
@@ -304,6 +307,7 @@ class Fetch:
             return
         self.stream = made
         self.server = made.server
+        made.idle_timeout = self._idle_timeout
         if self._pauses:
             made.pause_reading()
         end = self._head_end

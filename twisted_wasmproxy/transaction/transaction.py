@@ -261,7 +261,15 @@ class Transaction:
             self.request, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
         )
         length_may_change = self.chain is not None and self.chain.request.has_body_filter
-        fetch = Fetch(self, outgoing, found, proxy.origin_filters, self.listener.limits.buffer, length_may_change)
+        fetch = Fetch(
+            self,
+            outgoing,
+            found,
+            proxy.origin_filters,
+            self.listener.limits.buffer,
+            length_may_change,
+            self.listener.timeouts.idle,
+        )
         self.fetch = fetch
         fetch.start(end_stream)
 

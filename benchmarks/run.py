@@ -122,7 +122,8 @@ def main() -> int:
         parser.error("two cores are needed: one for the server under test, one for everything else")
 
     _open_many_files()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     length = {"rounds": options.rounds, "seconds": options.seconds}
     try:
         if "get" in cases:

@@ -36,7 +36,8 @@ def main() -> int:
             print(f"Something listens on 127.0.0.1:{port} already; the quickstart needs that port.", file=sys.stderr)
             return 1
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     twistd = Path(sys.executable).with_name("twistd")
     children: list[subprocess.Popen[bytes]] = []
     try:

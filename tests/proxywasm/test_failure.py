@@ -90,7 +90,7 @@ def test_X06_the_delay_doubles_up_to_a_limit_and_is_forgiven(bench):
         assert expected * (1 - JITTER) <= delay <= expected * (1 + JITTER)
         expected = min(2 * expected, LONGEST_DELAY)
         bench.clock.advance(delay)
-    bench.clock.advance(STEADY)
+    bench.clock.advance(STEADY + 1)
     loaded.stream().request_head()
     (restart,) = bench.clock.getDelayedCalls()
     assert restart.getTime() - bench.clock.seconds() <= LATEST

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from twisted.logger import Logger
-
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.abi import Status, StreamType
 from twisted_wasmproxy.proxywasm.contexts import Context, StreamContext
 from twisted_wasmproxy.proxywasm.headers import acceptable

@@ -11,8 +11,7 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-from twisted.logger import Logger
-
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.abi import MapType, Status
 from twisted_wasmproxy.proxywasm.contexts import Context, StreamContext
 from twisted_wasmproxy.proxywasm.wire import decode_pairs, encode_pairs

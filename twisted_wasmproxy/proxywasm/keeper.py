@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from twisted.internet.task import Clock
-from twisted.logger import Logger
 
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.errors import PluginError
 from twisted_wasmproxy.proxywasm.metrics import Metrics
 from twisted_wasmproxy.proxywasm.shared import SharedData

@@ -18,8 +18,7 @@ from importlib import import_module
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import Logger
-
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.abi import IMPORTS, Errno, HostImport, Kind, Status
 from twisted_wasmproxy.runtimes.interface import Exit, FunctionType, HostFunction, Import, MemoryFault, Trap
 

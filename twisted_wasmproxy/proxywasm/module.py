@@ -7,8 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted.logger import Logger
-
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, MARKERS, Version
 from twisted_wasmproxy.proxywasm.errors import PluginError
 from twisted_wasmproxy.proxywasm.linker import unlinkable

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import Logger
-
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, Status, Version
 from twisted_wasmproxy.proxywasm.contexts import Context, RootContext, StreamContext, stream_context
 from twisted_wasmproxy.proxywasm.errors import PluginError, VMFailed

@@ -43,6 +43,7 @@ lint: $(TEST_STAMP)
 
 bench: $(BENCH_STAMP)
 	@scripts/need-programs wrk nginx taskset
+	$(ENV)/bin/python benchmarks/calls.py
 	$(ENV)/bin/python benchmarks/run.py
 
 examples: $(TEST_STAMP)

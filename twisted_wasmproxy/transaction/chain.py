@@ -191,33 +191,24 @@ class Gate:
 
 
 class Lane:
-    """The gates of one direction, and the way out."""
+    """The gates of one direction, and the way out, which the two directions fill in."""
 
     __slots__ = (
-        "_data_out",
-        "_end_out",
-        "_head_out",
-        "_overflow",
-        "_waits",
         "chain",
         "era",
         "gates",
         "modified",
+        "owner",
+        "shows_bodies",
         "started",
         "stopped",
         "trailers",
+        "transparent",
     )
 
-    def __init__(
-        self,
-        chain: Chain,
-        head_out: Callable[[bool], None],
-        data_out: Callable[[bytes, bool], None],
-        end_out: Callable[[Headers | None], None],
-        waits: Callable[[bool], None],
-        overflow: Callable[[str], None],
-    ) -> None:
+    def __init__(self, chain: Chain) -> None:
         self.chain = chain
+        self.owner = chain.owner
         self.gates: list[Gate] = []
         self.trailers: Headers | None = None
         self.started = False
@@ -225,15 +216,25 @@ class Lane:
         self.modified = False
         """Whether a filter has changed, added or dropped content."""
         self.era = 0
-        self._head_out = head_out
-        self._data_out = data_out
-        self._end_out = end_out
-        self._waits = waits
-        self._overflow = overflow
+        self.shows_bodies = False
+        """Whether any filter looks at content."""
+        self.transparent = True
+        """Whether content goes straight to the way out: nobody looks at it, and nothing has been held so far."""
 
-    @property
-    def has_body_filter(self) -> bool:
-        return any(gate.on_body is not None for gate in self.gates)
+    def _head_out(self, end_stream: bool) -> None:
+        raise NotImplementedError
+
+    def _data_out(self, data: bytes, end_stream: bool) -> None:
+        raise NotImplementedError
+
+    def _end_out(self, trailers: Headers | None) -> None:
+        raise NotImplementedError
+
+    def _waits(self, waiting: bool) -> None:
+        raise NotImplementedError
+
+    def _overflow(self, name: str) -> None:
+        raise NotImplementedError
 
     # What comes in
 
@@ -249,6 +250,9 @@ class Lane:
 
     def data(self, data: bytes, end_stream: bool) -> None:
         """Content; the last of it if `end_stream` (then no trailers follow)."""
+        if self.transparent:
+            self._data_out(data, end_stream)
+            return
         if self.stopped:
             return
         chain = self.chain
@@ -280,6 +284,7 @@ class Lane:
     def stop(self) -> None:
         """Nothing more comes in or out; held bytes are dropped."""
         self.stopped = True
+        self.transparent = False
         self.era += 1
         for gate in self.gates:
             gate.clear()
@@ -343,6 +348,7 @@ class Lane:
                 if gate.resume:
                     gate.resume = False
                 elif action != _CONTINUE:
+                    self.transparent = False
                     gate.held = _HEAD_BODY if action == _PAUSE_HEADERS and not end_stream else _HEAD
                     gate.head_end = end_stream
                     return
@@ -641,6 +647,44 @@ class Site:
         return _CONTINUE
 
 
+class _RequestLane(Lane):
+    __slots__ = ()
+
+    def _head_out(self, end_stream: bool) -> None:
+        self.owner.request_head_passed(end_stream)
+
+    def _data_out(self, data: bytes, end_stream: bool) -> None:
+        self.owner.request_data_passed(data, end_stream)
+
+    def _end_out(self, trailers: Headers | None) -> None:
+        self.owner.request_end_passed(trailers)
+
+    def _waits(self, waiting: bool) -> None:
+        self.owner.request_waits(waiting)
+
+    def _overflow(self, name: str) -> None:
+        self.owner.request_overflow(name)
+
+
+class _ResponseLane(Lane):
+    __slots__ = ()
+
+    def _head_out(self, end_stream: bool) -> None:
+        self.owner.response_head_passed(end_stream)
+
+    def _data_out(self, data: bytes, end_stream: bool) -> None:
+        self.owner.response_data_passed(data, end_stream)
+
+    def _end_out(self, trailers: Headers | None) -> None:
+        self.owner.response_end_passed(trailers)
+
+    def _waits(self, waiting: bool) -> None:
+        self.owner.response_waits(waiting)
+
+    def _overflow(self, name: str) -> None:
+        self.owner.response_overflow(name)
+
+
 class Chain:
     """The filters of one phase on one stream.
 
@@ -655,22 +699,8 @@ class Chain:
         self.depth = 0
         self.closed = False
         self.resumes: list[tuple[Lane, Gate]] = []
-        self.request = Lane(
-            self,
-            owner.request_head_passed,
-            owner.request_data_passed,
-            owner.request_end_passed,
-            owner.request_waits,
-            owner.request_overflow,
-        )
-        self.response = Lane(
-            self,
-            owner.response_head_passed,
-            owner.response_data_passed,
-            owner.response_end_passed,
-            owner.response_waits,
-            owner.response_overflow,
-        )
+        self.request: Lane = _RequestLane(self)
+        self.response: Lane = _ResponseLane(self)
         self.sites: list[Site] = []
         self.hooks: list[Callable[[Hook], None]] = []
         """The filters that want to be told of each hook."""
@@ -704,6 +734,16 @@ class Chain:
                 second.on_headers = made.response_headers
                 second.on_body = made.response_body
                 second.on_trailers = made.response_trailers
+                if first.on_body is not None:
+                    self.request.shows_bodies = True
+                    self.request.transparent = False
+                elif first.on_trailers is not None:
+                    self.request.transparent = False
+                if second.on_body is not None:
+                    self.response.shows_bodies = True
+                    self.response.transparent = False
+                elif second.on_trailers is not None:
+                    self.response.transparent = False
             sites.append(site)
             first.index = len(request)
             request.append(first)

@@ -150,7 +150,7 @@ class Fetch:
         self._backlog_trailers: Headers | None = None
         self._pauses = 0
         self.chain = Chain(self, slots, buffer_limit) if slots else None
-        self._length_may_change = length_may_change or (self.chain is not None and self.chain.request.has_body_filter)
+        self._length_may_change = length_may_change or (self.chain is not None and self.chain.request.shows_bodies)
 
     # What the consumer asks
 

@@ -67,7 +67,7 @@ class Proxy:
 
     def filters_read_requests(self, chain: Chain | None) -> bool:
         """Return whether any filter wants to see request content."""
-        if chain is not None and chain.request.has_body_filter:
+        if chain is not None and chain.request.shows_bodies:
             return True
         return any(getattr(slot.factory, "reads_requests", True) for slot in self.origin_filters)
 

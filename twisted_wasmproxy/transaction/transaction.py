@@ -260,7 +260,7 @@ class Transaction:
         self.outgoing = outgoing = proxy.forwarder.outgoing(
             self.request, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
         )
-        length_may_change = self.chain is not None and self.chain.request.has_body_filter
+        length_may_change = self.chain is not None and self.chain.request.shows_bodies
         fetch = Fetch(
             self,
             outgoing,
@@ -326,9 +326,9 @@ class Transaction:
                 return
         chain = self.chain
         if chain is not None and not self.fetch.tunnel:
-            self._length_may_change = chain.response.has_body_filter
+            self._length_may_change = chain.response.shows_bodies
         origin_chain = self.fetch.chain
-        if origin_chain is not None and origin_chain.response.has_body_filter:
+        if origin_chain is not None and origin_chain.response.shows_bodies:
             self._length_may_change = True
         if chain is not None:
             chain.response.headers(end_stream)
@@ -472,7 +472,7 @@ class Transaction:
             chain.request.stop()
             if self._watched:
                 self._hook(Hook.SEND_RESPONSE_HDR)
-            self._length_may_change = bool(body) and chain.response.has_body_filter
+            self._length_may_change = bool(body) and chain.response.shows_bodies
             chain.response.restart(not body)
             if body:
                 chain.response.data(body, True)

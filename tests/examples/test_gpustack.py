@@ -456,6 +456,34 @@ def test_rate_limit_counts_in_shared_data(serve: Serve) -> None:
         assert stand.proxy.fetch("/", headers=[("x-mse-consumer", "bob")]).status == 200
 
 
+def test_data_masking_denies_and_replaces_words(serve: Serve) -> None:
+    configuration = {
+        "deny_openai": False,
+        "deny_raw": True,
+        "deny_code": 451,
+        "deny_raw_message": '{"errmsg": "blocked"}',
+        "deny_words": ["forbidden"],
+        "replace_roles": [
+            {"regex": "%{EMAILLOCALPART}@%{HOSTNAME:domain}", "type": "replace", "value": "****@$domain"}
+        ],
+    }
+    with serve("ai-data-masking", configuration) as stand:
+        json_type = [("Content-Type", "application/json")]
+        denied = stand.proxy.fetch("/", method="POST", headers=json_type, body=b'{"q": "a forbidden word"}')
+        assert (denied.status, denied.json()) == (451, {"errmsg": "blocked"})
+        assert stand.origin.seen == []
+
+        passed = stand.proxy.fetch("/", method="POST", headers=json_type, body=b'{"q": "write to admin@gmail.com"}')
+        assert passed.status == 200
+        assert stand.origin.last.json() == {"q": "write to ****@gmail.com"}
+
+        stand.origin.answer = lambda seen: Answer([b"this is a ", b"forbidden answer"])
+        denied = stand.proxy.fetch("/")
+        assert b"forbidden" not in denied.body
+
+
+# Of these gpustack-ext-auth and gpustack-lb-decision-service need HTTP callouts for their work, gpustack-token-usage to
+# report what it counts, gpustack-rate-limit and gpustack-lb Redis calls to share their counts between machines.
 CONFIGURATIONS: Mapping[str, object] = {
     "ai-data-masking": {"deny_openai": True, "deny_words": ["forbidden"], "system_deny": False},
     "ai-statistics": {"attributes": []},

@@ -267,4 +267,6 @@ def connected_pair(protocol: Any) -> Peer:
     call(lambda: started_reactor().connectTCP("127.0.0.1", listener.getsockname()[1], One()))
     sock, _ = listener.accept()
     listener.close()
+    while call(lambda: protocol.transport) is None:
+        pass  # the reactor has not come to it yet
     return Peer(sock)

@@ -77,6 +77,7 @@ class _Head:
     size: int
     """Bytes of the head so far."""
 
+    _lines: list[tuple[bytes, bytes, bytes]]
     _parser_type: type[HttpRequestParser] | type[HttpResponseParser]
     _parser_start: bytes
 

@@ -19,7 +19,7 @@ WASMER_STAMP := $(ENV310)/.installed-test
 help:
 	@echo 'make run          serve examples/quickstart on 127.0.0.1:8080'
 	@echo 'make test         run all tests'
-	@echo 'make test-wasmer  run the tests of engines and the Proxy-Wasm host on CPython 3.10, where wasmer works'
+	@echo 'make test-wasmer  run the tests of engines, the Proxy-Wasm host and example modules on CPython 3.10 (wasmer)'
 	@echo 'make lint         ruff, mypy, import rules'
 	@echo 'make bench        compare with Envoy, nginx and twisted.web on this machine'
 	@echo 'make examples     rebuild the example modules from their sources'
@@ -33,7 +33,7 @@ test: $(TEST_STAMP)
 
 test-wasmer: $(WASMER_STAMP)
 	$(ENV310)/bin/python -c 'import wasmer'
-	$(ENV310)/bin/python -m pytest $(PYTEST) tests/runtimes tests/proxywasm
+	$(ENV310)/bin/python -m pytest $(PYTEST) tests/runtimes tests/proxywasm tests/examples/test_modules.py
 
 lint: $(TEST_STAMP)
 	$(ENV)/bin/ruff check

@@ -165,7 +165,7 @@ class ProxyService(Service):
             raise StartError("this configuration did not come from a file")
         assert self._host is not None
         assert self._filters is not None
-        config = await self._in_thread(load, path)
+        config = await self._in_thread(load, path, *self.config.more_paths)
         filters = FilterSet(config, self._host)
         await self._in_thread(filters.prepare)
         opened: list[Listener] = []

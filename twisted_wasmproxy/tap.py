@@ -15,9 +15,18 @@ __all__ = ["Options", "makeService"]
 class Options(usage.Options):
     """Options of `twistd wasmproxy`."""
 
-    synopsis = "[--config FILE]"
+    synopsis = "--config FILE"
     longdesc = "A forward and reverse HTTP proxy that runs Proxy-Wasm modules."
-    optParameters = [["config", "c", None, "The configuration (YAML), or a Traffic Server wasm plugin YAML."]]
+
+    def __init__(self) -> None:
+        usage.Options.__init__(self)
+        self.files: list[Path] = []
+
+    def opt_config(self, file: str) -> None:
+        """The configuration (YAML). Or a Traffic Server wasm plugin YAML; of those several, in the order of filters."""
+        self.files.append(Path(file))
+
+    opt_c = opt_config
 
     def opt_version(self) -> None:
         """Print the version of wasmproxy."""
@@ -25,7 +34,7 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def postOptions(self) -> None:
-        if self["config"] is None:
+        if not self.files:
             raise usage.UsageError("--config FILE is needed")
 
 
@@ -35,9 +44,9 @@ def makeService(options: Options) -> IService:
     from twisted_wasmproxy.service import ProxyService
 
     try:
-        config = load(Path(options["config"]))
+        config = load(*options.files)
     except ConfigurationError as wrong:
         raise usage.UsageError(str(wrong)) from wrong
     if not config.listeners:
-        raise usage.UsageError(f"{options['config']}: 'listeners' is empty, there is nothing to serve")
+        raise usage.UsageError(f"{options.files[0]}: 'listeners' is empty, there is nothing to serve")
     return ProxyService(config)

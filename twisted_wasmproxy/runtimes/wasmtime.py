@@ -226,6 +226,15 @@ class WasmtimeInstance:
         if self._depth:
             return  # a host function closes what is calling it: done when the outermost call is back
         self._watch.discard(self)
+        self._free()
+
+    def __del__(self) -> None:
+        # Runs wherever the collector does, maybe inside the watch with its lock held: the watch lets go by itself.
+        if not self._closed:
+            self._closed = True
+            self._free()
+
+    def _free(self) -> None:
         self._size = 0
         self._bytes = b""
         self._view = memoryview(bytearray())
@@ -233,10 +242,6 @@ class WasmtimeInstance:
         self._functions.clear()
         self._store.close()
         self._callbacks.clear()
-
-    def __del__(self) -> None:
-        if not self._closed:
-            self.close()
 
     def _instantiate(self, module: WasmtimeModule, host_functions: list[tuple[FunctionType, HostFunction]]) -> Any:
         externs = (ffi.wasmtime_extern_t * max(len(host_functions), 1))()

@@ -46,7 +46,7 @@ WAIT_HIGH = 64 * 1024
 class LocalReply:
     """An answer made by a filter or by the proxy itself."""
 
-    __slots__ = ("body", "details", "grpc_status", "headers", "status")
+    __slots__ = ("body", "details", "filter", "grpc_status", "headers", "status")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class LocalReply:
         body: bytes = b"",
         details: bytes = b"",
         grpc_status: int = -1,
+        filter: str = "",
     ) -> None:
         self.status = status
         self.headers = headers
@@ -63,6 +64,8 @@ class LocalReply:
         """Why, for the log."""
         self.grpc_status = grpc_status
         """0 or more: answer a gRPC request with this."""
+        self.filter = filter
+        """Name of the filter that answers; empty for the proxy itself."""
 
 
 class FilterSlot:
@@ -604,7 +607,7 @@ class Site:
         details: bytes = b"",
         grpc_status: int = -1,
     ) -> None:
-        reply = LocalReply(status, list(headers), body, details, grpc_status)
+        reply = LocalReply(status, list(headers), body, details, grpc_status, self.slot.name)
         self._ask(lambda: self.owner.local_reply(reply))
 
     def reset(self) -> None:
@@ -642,7 +645,7 @@ class Site:
         for gate in (self.request_gate, self.response_gate):
             gate.on_headers = gate.on_body = gate.on_trailers = None
         if not self.slot.fail_open:
-            reply = LocalReply(500, details=b"filter_failed")
+            reply = LocalReply(500, details=b"filter_failed", filter=self.slot.name)
             self.asked = lambda: self.owner.local_reply(reply)
         return _CONTINUE
 

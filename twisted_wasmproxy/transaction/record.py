@@ -48,9 +48,12 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
         response_body_bytes=txn.response_bytes,
         hierarchy=txn.hierarchy.decode(),
         details=txn.details or txn.termination,
+        filter=txn.answered_by,
     )
     _set_connection(record, connection)
-    if response is not None:
+    if error is not None and error.status:
+        record.status = error.status
+    elif response is not None:
         record.status = response.status
         record.reason = response.reason
         record.response_headers = response.headers
@@ -73,6 +76,10 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
             record.origin_address, record.origin_port = txn.upstream_connection.peer
         if txn.request_sent:
             record.origin_duration = txn.finished - txn.request_sent
+        if fetch.stream is not None:
+            record.origin_request_body_bytes = txn.request_bytes
+            record.origin_request_header_bytes = max(0, fetch.stream.bytes_sent - txn.request_bytes)
+            record.origin_response_header_bytes = max(0, fetch.stream.bytes_received - txn.response_bytes)
         if fetch.response is not None:
             record.origin_status = fetch.response.status
             record.origin_version = fetch.response.version

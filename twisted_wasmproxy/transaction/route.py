@@ -11,10 +11,10 @@ from twisted_wasmproxy.upstream.tunnel import open_tunnel
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.transaction.fetch import Fetch
+    from twisted_wasmproxy.transaction.proxy import Proxy
     from twisted_wasmproxy.transaction.transaction import Transaction
     from twisted_wasmproxy.upstream.access import Access
     from twisted_wasmproxy.upstream.clusters import Cluster
-    from twisted_wasmproxy.upstream.reactor import Reactor
     from twisted_wasmproxy.upstream.server import Server
     from twisted_wasmproxy.upstream.stream import Acquisition, Ready
 
@@ -45,21 +45,25 @@ class Route:
 class TunnelRoute:
     """A host and port to connect to for a CONNECT (an `Origin`)."""
 
-    __slots__ = ("_access", "_host", "_port", "_reactor", "name")
+    __slots__ = ("_access", "_host", "_port", "_proxy", "name")
 
     path = b""
     preserve_host = True
     retries = 0
 
-    def __init__(self, host: str, port: int, reactor: Reactor, access: Access) -> None:
+    def __init__(self, host: str, port: int, proxy: Proxy, access: Access) -> None:
         self.name = f"{host}:{port}".encode()
         self._host = host
         self._port = port
-        self._reactor = reactor
+        self._proxy = proxy
         self._access = access
 
     def acquire(self, ready: Ready, receiver: Fetch, exclude: Server | None) -> Acquisition:
-        return open_tunnel(self._host, self._port, self._reactor, TUNNEL_CONNECT_TIMEOUT, self._access, receiver, ready)
+        proxy, access = self._proxy, self._access
+        resolver = proxy.upstreams.resolver
+        return open_tunnel(
+            self._host, self._port, proxy.reactor, TUNNEL_CONNECT_TIMEOUT, access, receiver, ready, resolver
+        )
 
 
 def route(txn: Transaction) -> Route | TunnelRoute | LocalReply:
@@ -129,7 +133,7 @@ def _forward(txn: Transaction) -> Route | TunnelRoute | LocalReply:
         return local.error(403, f"port {port} may not be reached", b"port_denied")
     txn.forward = True
     if connect:
-        return TunnelRoute(host, port, proxy.reactor, access)
+        return TunnelRoute(host, port, proxy, access)
     return Route(proxy.upstreams.origin(request.scheme, host, port, access), b"", request.path, True)
 
 

@@ -49,6 +49,7 @@ class Transaction:
         "_response_pauses",
         "_response_started",
         "_watched",
+        "answered_by",
         "attempts",
         "chain",
         "details",
@@ -129,6 +130,7 @@ class Transaction:
         self.response_bytes = 0
         self.attempts = 0
         self.details = b""
+        self.answered_by = ""
         self.termination = b""
         self.upstream_name = b""
         self.rule_name = b""
@@ -455,6 +457,7 @@ class Transaction:
         if self.replied or self.response_ended or self.state is State.CLOSED or self.tunnel:
             return
         self.details = reply.details
+        self.answered_by = reply.filter
         if self._response_started:
             self._break_off(reply.details)
             return

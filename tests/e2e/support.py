@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
 import ssl
 import threading
@@ -22,6 +24,7 @@ __all__ = [
     "connect",
     "eventually",
     "pem_files",
+    "plugin_environment",
     "resident_kib",
     "reverse_config",
     "scripted_origin",
@@ -251,3 +254,11 @@ def pem_files(folder: Path, *names: str) -> tuple[Path, Path, Path, ssl.SSLConte
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return key, chain, root, context
+
+
+def plugin_environment(folder: Path) -> dict[str, str]:
+    """Return an environment in which a proxy finds the filters of `native_filters`."""
+    plugins = folder / "plugins" / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("native_filters.py"), plugins / "e2e_filters.py")
+    return {**os.environ, "PYTHONPATH": str(folder / "plugins")}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable
 
 from twisted.logger import ILogObserver, LogLevel, jsonFileLogObserver
 from twisted.logger import Logger as TwistedLogger
 
-__all__ = ["Logger", "json_lines", "level_of", "set_levels"]
+__all__ = ["Logger", "adopt_standard_logging", "json_lines", "level_of", "set_levels"]
 
 
 _levels: dict[str, LogLevel] = {}
@@ -45,3 +46,19 @@ class Logger(TwistedLogger):
 def json_lines() -> ILogObserver:
     """Return an observer that writes events as JSON lines to standard output: `twistd --logger=...logs.json_lines`."""
     return jsonFileLogObserver(sys.stdout, recordSeparator="")
+
+
+class _Adopted(logging.Handler):
+    """Hands records of the standard library's logging on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = LogLevel.levelWithName("warn" if record.levelname == "WARNING" else record.levelname.lower())
+        Logger(namespace=record.name).emit(level, "{text}", text=record.getMessage())
+
+
+def adopt_standard_logging() -> None:
+    """Bring lines of those of our modules that know no Twisted (the engines) into the same log."""
+    logger = logging.getLogger("twisted_wasmproxy")
+    if not any(isinstance(handler, _Adopted) for handler in logger.handlers):
+        logger.addHandler(_Adopted())
+        logger.propagate = False

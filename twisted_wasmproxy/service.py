@@ -91,6 +91,7 @@ class ProxyService(Service):
     def startService(self) -> None:
         Service.startService(self)
         self._bind()
+        logs.adopt_standard_logging()
         logs.set_levels(self.config.log_levels)
         config = self.config
         self._host = WasmHost(

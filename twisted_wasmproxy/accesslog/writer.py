@@ -9,7 +9,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from twisted.logger import Logger
+from twisted_wasmproxy.logs import Logger
 
 __all__ = ["LineWriter"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from twisted.logger import Logger
+from twisted_wasmproxy.logs import Logger
 
 __all__ = ["NEVER", "Deadlines", "Expiring"]
 

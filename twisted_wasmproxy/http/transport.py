@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fcntl import ioctl
 from socket import MSG_DONTWAIT, MSG_PEEK
+from sys import byteorder
+from termios import TIOCOUTQ
 from typing import Any, Protocol
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import ISSLTransport
-from twisted.logger import Logger
+
+from twisted_wasmproxy.logs import Logger
 
 __all__ = ["Flushable", "Turn", "is_plain_tcp", "is_secure", "peer_has_spoken", "turn", "unsent_bytes", "write_now"]
 
@@ -15,6 +19,8 @@ _PLAIN_TCP = (tcp.Server, tcp.Client)
 # Below this size a copy is cheaper than the system call that gathers; it also takes no more pieces than IOV_MAX.
 _GATHER_FROM = 16 * 1024
 _GATHER_AT_MOST = 256
+
+_NO_BYTES = bytes(4)
 
 _log = Logger()
 
@@ -106,12 +112,17 @@ def write_now(transport: Any, pieces: list[bytes], size: int) -> list[bytes]:
 
 
 def unsent_bytes(transport: Any) -> int:
-    """Return how many bytes wait in the transport, or for TLS in the one below; 0 where it does not say."""
+    """Return how many bytes the peer has not acknowledged, as far as the transport and the system say.
+
+    The system's part matters: it keeps megabytes for a slow reader, and takes no more for as long as they last.
+    """
     below = getattr(transport, "transport", transport)
     try:
-        return int(len(below.dataBuffer) - below.offset + below._tempDataLen)
-    except AttributeError:
+        waiting = int(len(below.dataBuffer) - below.offset + below._tempDataLen)
+        queued = ioctl(below.socket, TIOCOUTQ, _NO_BYTES)
+    except (AttributeError, OSError):
         return 0
+    return waiting + int.from_bytes(queued, byteorder)
 
 
 def peer_has_spoken(transport: Any) -> bool:

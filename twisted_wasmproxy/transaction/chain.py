@@ -26,12 +26,12 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.interfaces import Action, IFilter, IFilterFactory, IFilterStream
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction.body import Body
 from twisted_wasmproxy.transaction.states import Hook
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from twisted.logger import Logger
-
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError, StreamFault
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.attributes import attribute
 from twisted_wasmproxy.transaction.chain import Chain, LocalReply

@@ -11,11 +11,11 @@ from twisted.python.failure import Failure
 
 from twisted_wasmproxy.http.deadlines import NEVER, Deadlines, shared_deadlines
 from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
-from twisted_wasmproxy.http.http1.encode import Framing, encode_informational, encode_response
+from twisted_wasmproxy.http.http1.exchange import Exchange
 from twisted_wasmproxy.http.http1.head import HeadLimits, RequestHead
 from twisted_wasmproxy.http.http1.syntax import MessageError
-from twisted_wasmproxy.http.http1.wire import LINGER, Timeouts, Wire, WireStream
-from twisted_wasmproxy.http.messages import REASONS, Request, Response
+from twisted_wasmproxy.http.http1.wire import LINGER, Timeouts, Wire
+from twisted_wasmproxy.http.messages import REASONS
 from twisted_wasmproxy.http.stream import ConnectionInfo, RequestReceiver, ServerStream, StreamError, StreamFault
 
 __all__ = ["Handler", "Limits", "Refused", "ServerFactory", "ServerProtocol"]
@@ -63,8 +63,6 @@ class _Input(Enum):
 
 
 # An attribute of an Enum costs ten times a global.
-_FRAMING_CLOSE = Framing.CLOSE
-_FRAMING_TUNNEL = Framing.TUNNEL
 _HEAD = _Input.HEAD
 _CONTENT = _Input.CONTENT
 _NEXT = _Input.NEXT
@@ -86,7 +84,7 @@ _CLOSED = _Input.CLOSED
 class ServerProtocol(Wire):
     """One client connection."""
 
-    __slots__ = ("_discarded", "_expires", "_factory", "_head", "_held", "_input", "_keep_alive", "_stream")
+    __slots__ = ("_discarded", "_expires", "_factory", "_head", "_held", "_input", "_keep_alive", "stream")
 
     def __init__(self, factory: ServerFactory) -> None:
         super().__init__(factory.deadlines)
@@ -95,7 +93,7 @@ class ServerProtocol(Wire):
         self._head: RequestHead | None = None
         self._held = b""
         self._keep_alive = True
-        self._stream: _ServerStream | None = None
+        self.stream: Exchange | None = None
         self._expires = NEVER
         self._discarded = 0
 
@@ -119,7 +117,7 @@ class ServerProtocol(Wire):
     def read_ended(self) -> None:
         input_ = self._input
         if input_ is _TUNNEL:
-            stream = self._stream
+            stream = self.stream
             assert stream is not None
             stream.tunnel_read_ended()
         elif input_ is _NEXT:
@@ -163,7 +161,7 @@ class ServerProtocol(Wire):
                         self.pause_reading()
                     return
                 elif input_ is _TUNNEL:
-                    stream = self._stream
+                    stream = self.stream
                     assert stream is not None
                     stream.tunnel_read(data)
                     return
@@ -196,7 +194,7 @@ class ServerProtocol(Wire):
             return b""
         if not head.keep_alive or factory.draining:
             self._keep_alive = False
-        stream = self._stream = _ServerStream(self, head)
+        stream = self.stream = Exchange(self, head)
         if head.chunked:
             self._decoder = ChunkedDecoder(factory.limits)
             self._input = _CONTENT
@@ -212,7 +210,7 @@ class ServerProtocol(Wire):
             receiver.stream_finished()
         elif stream.failure is not None:
             receiver.stream_failed(stream.failure)
-        elif self.write_blocked and self._stream is stream:
+        elif self.write_blocked and self.stream is stream:
             receiver.pause_writing()
         return data[taken:] if taken < len(data) else b""
 
@@ -236,7 +234,7 @@ class ServerProtocol(Wire):
             self._remaining -= taken
             ended = not self._remaining
         rest = data[taken:] if taken < len(data) else b""
-        stream = self._stream
+        stream = self.stream
         if stream is None:
             self._discarded += taken
             if ended:
@@ -258,7 +256,7 @@ class ServerProtocol(Wire):
         assert stream.receiver is not None
         if content:
             stream.receiver.data_received(content)
-        if ended and self._stream is stream:
+        if ended and self.stream is stream:
             stream.receiver.end_received(trailers)
         return rest
 
@@ -269,9 +267,9 @@ class ServerProtocol(Wire):
 
     # -- the end of exchanges
 
-    def response_ended(self, stream: _ServerStream) -> None:
+    def response_ended(self, stream: Exchange) -> None:
         """The stream has handed its whole response to the wire."""
-        self._stream = None
+        self.stream = None
         stream.finished = True
         if self._input is _NEXT:
             if not self._keep_alive:
@@ -295,7 +293,7 @@ class ServerProtocol(Wire):
             held, self._held = self._held, b""
             self.dataReceived(held)
 
-    def _may_discard(self, stream: _ServerStream) -> bool:
+    def _may_discard(self, stream: Exchange) -> bool:
         return self._keep_alive and not stream.waits_for_continue and self._remaining <= DISCARD_LIMIT
 
     def _next_request(self) -> None:
@@ -305,7 +303,7 @@ class ServerProtocol(Wire):
         self._input = _HEAD
         self.deadline = self._deadlines.now + self._factory.timeouts.keep_alive
 
-    def will_keep_alive(self, stream: _ServerStream) -> bool:
+    def will_keep_alive(self, stream: Exchange) -> bool:
         """Return whether the connection can serve another request after this response."""
         if not self._keep_alive:
             return False
@@ -317,9 +315,9 @@ class ServerProtocol(Wire):
         """The response has announced, or will show, the end of the connection."""
         self._keep_alive = False
 
-    def tunnel_over(self, stream: _ServerStream) -> None:
+    def tunnel_over(self, stream: Exchange) -> None:
         """Both directions of the tunnel have ended."""
-        self._stream = None
+        self.stream = None
         stream.finished = True
         self._shut()
         if stream.receiver is not None:
@@ -334,8 +332,8 @@ class ServerProtocol(Wire):
         if self._held and not self._consuming:
             held, self._held = self._held, b""
             self.dataReceived(held)
-        if self.read_closed and self._stream is not None:
-            self._stream.tunnel_read_ended()
+        if self.read_closed and self.stream is not None:
+            self.stream.tunnel_read_ended()
 
     # -- failures
 
@@ -348,7 +346,7 @@ class ServerProtocol(Wire):
 
     def _fail(self, fault: StreamFault, status: int, text: str) -> None:
         """Break the present stream off from our side, with an answer if none has begun."""
-        stream = self._stream
+        stream = self.stream
         assert stream is not None
         answered = stream.response_started
         self._decoder = None
@@ -360,15 +358,15 @@ class ServerProtocol(Wire):
             self._linger()
 
     def _break_stream(self, error: StreamError) -> None:
-        stream = self._stream
-        self._stream = None
+        stream = self.stream
+        self.stream = None
         if stream is not None:
             stream.sending = False
             stream.failed(error)
 
-    def break_off(self, stream: _ServerStream) -> None:
+    def break_off(self, stream: Exchange) -> None:
         """Close so that the client can see that the response is not complete; what was sent of it may still arrive."""
-        self._stream = None
+        self.stream = None
         stream.sending = False
         if stream.ends_with_connection or not stream.response_started:
             self._input = _CLOSED
@@ -413,7 +411,7 @@ class ServerProtocol(Wire):
     def deadline_passed(self) -> None:
         """Somebody was silent for too long; see `Deadlines`."""
         input_ = self._input
-        stream = self._stream
+        stream = self.stream
         expired = stream is not None and self._expires < self._deadlines.now and input_ is not _TUNNEL
         if not expired and self.made_progress():
             self.deadline = self._deadlines.now + self._factory.timeouts.idle
@@ -438,143 +436,17 @@ class ServerProtocol(Wire):
 
     def writing_paused(self) -> None:
         self.arm_unless_closing()
-        if self._stream is not None and self._stream.receiver is not None:
-            self._stream.receiver.pause_writing()
+        if self.stream is not None and self.stream.receiver is not None:
+            self.stream.receiver.pause_writing()
 
     def writing_resumed(self) -> None:
         self.arm_unless_closing()
-        if self._stream is not None and self._stream.receiver is not None:
-            self._stream.receiver.resume_writing()
+        if self.stream is not None and self.stream.receiver is not None:
+            self.stream.receiver.resume_writing()
 
     def arm_unless_closing(self) -> None:
-        if self._stream is not None:
+        if self.stream is not None:
             self.arm()
-
-
-class _ServerStream(WireStream):
-    """One request and its response."""
-
-    __slots__ = (
-        "content_received",
-        "failure",
-        "finished",
-        "receiver",
-        "request",
-        "response_started",
-        "tunnel_ended",
-        "waits_for_continue",
-    )
-
-    _wire: ServerProtocol
-
-    def __init__(self, wire: ServerProtocol, head: RequestHead) -> None:
-        super().__init__(wire)
-        self.request: Request = head.request
-        self.bytes_received = head.size
-        self.content_received = 0
-        self.receiver: RequestReceiver | None = None
-        self.response_started = False
-        self.finished = False
-        self.failure: StreamError | None = None
-        self.tunnel_ended = False
-        self.waits_for_continue = head.expects_continue and (head.chunked or bool(head.content_length))
-
-    @property
-    def tunnelled(self) -> bool:
-        """Whether the response has left HTTP."""
-        return self._framing is _FRAMING_TUNNEL
-
-    @property
-    def ends_with_connection(self) -> bool:
-        """Whether only the end of the connection ends the response."""
-        return self._framing is _FRAMING_CLOSE or self._framing is _FRAMING_TUNNEL
-
-    # -- ServerStream
-
-    def send_informational(self, response: Response) -> None:
-        """Send a 1xx head. Raises ValueError if it has control bytes."""
-        if self.response_started or self._wire._stream is not self or self.request.version == b"1.0":
-            return
-        if response.status == 100:
-            self.waits_for_continue = False
-        self.bytes_sent += self._wire.write(encode_informational(response))
-
-    def send_response(self, response: Response, end_stream: bool) -> None:
-        """Send the head. Raises ValueError, and sends nothing, if it would not be one valid head."""
-        wire = self._wire
-        if self.response_started or wire._stream is not self:
-            return
-        keep_alive = wire.will_keep_alive(self)
-        head, self._framing, self._to_send = encode_response(response, self.request, end_stream, keep_alive)
-        self.response_started = True
-        self.sending = True
-        if self._framing is _FRAMING_CLOSE:
-            keep_alive = False
-        if not keep_alive:
-            wire.forbid_keep_alive()
-        self.bytes_sent += wire.write(head)
-        if self._framing is _FRAMING_TUNNEL:
-            wire.begin_tunnel()
-        elif end_stream:
-            self.send_end()
-
-    def abort(self) -> None:
-        """Break the response off; nothing is called after this."""
-        if self._wire._stream is self:
-            self._wire.break_off(self)
-
-    def pause_reading(self) -> None:
-        wire = self._wire
-        if wire._stream is self:
-            wire.pause_reading()
-            wire.arm()
-
-    def resume_reading(self) -> None:
-        wire = self._wire
-        if wire._stream is self:
-            wire.resume_reading()
-            wire.arm()
-
-    # -- from the wire
-
-    def _sent(self) -> None:
-        if self._framing is not _FRAMING_TUNNEL:
-            self._wire.response_ended(self)
-        elif self.tunnel_ended:
-            self._wire.tunnel_over(self)
-        else:
-            self._wire.close_writing()
-
-    def _break(self, error: StreamError) -> None:
-        self._wire.break_off(self)
-        self.failed(error)
-
-    def failed(self, error: StreamError) -> None:
-        """Tell the receiver; where the handler is still at work, when it has returned one."""
-        if self.receiver is None:
-            self.failure = error
-        else:
-            self.receiver.stream_failed(error)
-
-    def _tunnelled(self) -> None:
-        self._wire.arm()
-
-    def tunnel_read(self, data: bytes) -> None:
-        """Bytes came out of the tunnel."""
-        self.bytes_received += len(data)
-        self._wire.arm()
-        if self.receiver is not None:
-            self.receiver.data_received(data)
-
-    def tunnel_read_ended(self) -> None:
-        """The client has half-closed the tunnel."""
-        if self.tunnel_ended:
-            return
-        self.tunnel_ended = True
-        if self.receiver is not None:
-            self.receiver.end_received(None)
-        if not self.sending:
-            self._wire.tunnel_over(self)
 
 
 def _error_response(status: int, text: str, content: bool) -> bytes:

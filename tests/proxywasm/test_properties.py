@@ -72,6 +72,7 @@ def test_X04_segments_are_compared_whole(bench):
     assert read(bench, b"response.code", attributes) == NOT_FOUND
     assert read(bench, b"a\0b.c", attributes) == b"dotted"
     assert read(bench, b"", attributes) == NOT_FOUND
+    assert read(bench, b"\0" * 30000) == NOT_FOUND
 
 
 def test_X04_inside_of_maps(bench):

@@ -68,9 +68,10 @@ def test_G04_fd_write(bench):
         guest.call("fd_write", 1, 8 * 65536 - 4, 1, OUT_U32, module=WASI),
         guest.call("fd_write", 1, 0, 0x20000000, OUT_U32, module=WASI),
         guest.call("fd_write", 1, *vector(guest, b"never"), "(i32.const -2)", module=WASI),
+        guest.call("fd_write", 1, 0, 1025, OUT_U32, module=WASI),
     ]
     vm = started(bench, guest, *calls)
-    assert [call.status(vm) for call in calls] == [OK] * 4 + [BADF] + [FAULT] * 3
+    assert [call.status(vm) for call in calls] == [OK] * 4 + [BADF] + [FAULT] * 3 + [INVAL]
     assert [call.value(vm) for call in calls[:4]] == [9, 7, 1, 0]
     assert bench.lines() == [("info", "one line"), ("error", "error\n")]
 

@@ -26,6 +26,9 @@ _MAPS: Mapping[tuple[bytes, ...], MapType] = {
 
 _STATE_PREFIX = b"wasm."
 
+_MOST_SEGMENTS = 32
+"""Longer paths are those of nothing; looking for them would take time that no limit on guests covers."""
+
 _PLUGIN = frozenset({b"plugin_name", b"plugin_root_id", b"plugin_vm_id"})
 
 _WHOLE = frozenset(
@@ -74,7 +77,7 @@ def get_property(context: Context, path: bytes) -> bytes | Status:
 
 def set_property(context: Context, path: bytes, value: bytes) -> Status:
     parts = split_path(path)
-    if not isinstance(context, StreamContext) or _read_only(parts):
+    if not isinstance(context, StreamContext) or len(parts) > _MOST_SEGMENTS or _read_only(parts):
         return Status.NOT_FOUND
     context.stream.filter_state[parts] = value
     return Status.OK
@@ -88,7 +91,7 @@ def _read_only(parts: tuple[bytes, ...]) -> bool:
 
 def _find(context: Context, parts: tuple[bytes, ...]) -> object:
     root = context.root
-    if root is None:
+    if root is None or len(parts) > _MOST_SEGMENTS:
         return None
     first = parts[0]
     if len(parts) == 1 and first in _PLUGIN:

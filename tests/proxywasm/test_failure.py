@@ -199,6 +199,14 @@ def test_X07_an_endless_loop_is_interrupted(bench):
         bench.load(guest, cpu_limit=0.1)
 
 
+def test_a_limit_that_does_not_hold_is_said_once(bench):
+    engine = get_engine(bench.engine)
+    bench.load(Guest())
+    bench.load(Guest("0.2.0"))
+    assert sum("cannot be interrupted" in text for text in bench.texts()) == (not engine.interruptible)
+    assert sum("cannot limit memory" in text for text in bench.texts()) == (not engine.limits_memory)
+
+
 def test_X07_memory_is_limited(bench):
     if not get_engine(bench.engine).limits_memory:
         pytest.skip("this engine cannot limit memory")

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.abi import LogLevel
 from twisted_wasmproxy.proxywasm.errors import PluginError
 from twisted_wasmproxy.proxywasm.keeper import VMKeeper
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from twisted_wasmproxy.config.model import WasmFilterConfig
 
 __all__ = ["PluginSet", "Prepared", "WasmHost"]
+
+_log = Logger()
 
 _PluginKey = tuple[object, ...]
 
@@ -65,6 +68,7 @@ class WasmHost:
         self._plugins: dict[_PluginKey, Plugin] = {}
         self._compiled: WeakValueDictionary[tuple[str, bytes], Module] = WeakValueDictionary()
         self._compiling = threading.Lock()
+        self._warned: set[tuple[str, str]] = set()
 
     def prepare(self, config: WasmFilterConfig) -> Prepared:
         """Read, check and compile the module of a plugin. Raises PluginError."""
@@ -82,6 +86,7 @@ class WasmHost:
             lax_imports=vm.lax_imports,
             capabilities=config.capabilities,
         )
+        self._warn_of_limits(engine, options)
         cache = self.cache if vm.allow_precompiled else None
         return Prepared(config, load(vm.code, options, engine, lambda e, wasm: self._compile(e, wasm, cache)))
 
@@ -115,6 +120,18 @@ class WasmHost:
         """Ask again for every plugin's log level."""
         for keeper in self._keepers.values():
             keeper.refresh_log_level()
+
+    def _warn_of_limits(self, engine: Engine, options: Options) -> None:
+        # Each once: they are true of the engine, whatever the module.
+        if options.cpu_limit and not engine.interruptible and (engine.name, "cpu") not in self._warned:
+            self._warned.add((engine.name, "cpu"))
+            _log.warn(
+                "{engine} cannot be interrupted: cpu_limit does not hold, and an endless loop in a module stops the proxy",
+                engine=engine.name,
+            )
+        if options.memory_limit and not engine.limits_memory and (engine.name, "memory") not in self._warned:
+            self._warned.add((engine.name, "memory"))
+            _log.warn("{engine} cannot limit memory: memory_limit does not hold", engine=engine.name)
 
     def _plugin(self, item: Prepared) -> Plugin:
         config, module = item.config, item.module

@@ -120,10 +120,20 @@ class Exchange(WireStream):
 
     def failed(self, error: StreamError) -> None:
         """Tell the receiver; where the handler is still at work, when it has returned one."""
-        if self.receiver is None:
+        receiver, self.receiver = self.receiver, None
+        if receiver is None:
             self.failure = error
         else:
-            self.receiver.stream_failed(error)
+            receiver.stream_failed(error)
+
+    def tell_finished(self) -> None:
+        """Both messages have ended; where the handler is still at work, its receiver is told when it has returned one.
+
+        Exchange and receiver know each other; letting go here spares the collector a cycle for each exchange.
+        """
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            receiver.stream_finished()
 
     def _tunnelled(self) -> None:
         self._wire.arm()

@@ -287,8 +287,7 @@ class ServerProtocol(Wire):
             self._linger()
         if self.reading_paused:
             self.resume_reading()
-        if stream.receiver is not None:  # else the handler is still at work
-            stream.receiver.stream_finished()
+        stream.tell_finished()
         if self._held and not self._consuming and self._input is _HEAD:
             held, self._held = self._held, b""
             self.dataReceived(held)
@@ -320,8 +319,7 @@ class ServerProtocol(Wire):
         self.stream = None
         stream.finished = True
         self._shut()
-        if stream.receiver is not None:
-            stream.receiver.stream_finished()
+        stream.tell_finished()
 
     def begin_tunnel(self) -> None:
         """The response has left HTTP."""

@@ -15,25 +15,6 @@ from twisted_wasmproxy.proxywasm.errors import VMFailed
 FUNCTIONS = [key for key in IMPORTS if key[0] != WASI_MODULES[1]]
 ENDING = {"proc_exit", "abort"}
 INTERESTING = [*range(10), 16, 255, 1024, 0x8000, 0x40000, 0x7FFFF, 0x80000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
-    0,
-    1,
-    2,
-    3,
-    4,
-    7,
-    8,
-    9,
-    16,
-    255,
-    1024,
-    0x8000,
-    0x40000,
-    0x7FFFF,
-    0x80000,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFF,
-]
 
 
 def wrapper(module, name):

@@ -126,7 +126,7 @@ class WasmHost:
         if options.cpu_limit and not engine.interruptible and (engine.name, "cpu") not in self._warned:
             self._warned.add((engine.name, "cpu"))
             _log.warn(
-                "{engine} cannot be interrupted: cpu_limit does not hold, and an endless loop in a module stops the proxy",
+                "{engine} cannot be interrupted: cpu_limit does not hold, an endless loop in a module stops the proxy",
                 engine=engine.name,
             )
         if options.memory_limit and not engine.limits_memory and (engine.name, "memory") not in self._warned:

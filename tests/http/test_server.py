@@ -718,7 +718,7 @@ def test_a_client_that_reads_slowly_is_not_aborted():
         if event == "end":
             exchange.answer(body)
 
-    with serving(script, idle=0.3, keep_alive=0.3) as server, server.connect(receive_buffer=4096) as peer:
+    with serving(script, idle=1.0, keep_alive=1.0) as server, server.connect(receive_buffer=4096) as peer:
         peer.send(GET % b"")
         received = 0
         start = time.monotonic()
@@ -726,7 +726,7 @@ def test_a_client_that_reads_slowly_is_not_aborted():
             data = peer.sock.recv(64 * 1024)
             assert data
             received += len(data)
-            time.sleep(max(0.0, start + received / len(body) * 1.5 - time.monotonic()))  # 1.5 s for all
+            time.sleep(max(0.0, start + received / len(body) * 3.0 - time.monotonic()))  # 3 s for all
         assert server.exchange("finished").error is None
 
 
@@ -780,11 +780,8 @@ def test_a_sender_is_paused_and_resumed_with_the_reader():
         exchange.sent = 0
         call(send, exchange)
         assert exchange.sent < 16 * 1024 * 1024
-        for _ in range(10):
-            sent = exchange.sent
-            while exchange.sent == sent:
-                assert peer.sock.recv(1024 * 1024)
-        assert exchange.events.count("resume") >= 10
+        while exchange.events.count("resume") < 10:
+            assert peer.sock.recv(1024 * 1024)
 
 
 def test_handlers_that_fail_close_the_connection():

@@ -75,6 +75,12 @@ class Owner:
         self.out.append(("response overflow", name))
         self.chain.response.stop()
 
+    def progress(self) -> int:
+        return 0
+
+    def held_too_long(self) -> None:
+        self.out.append("held too long")
+
 
 class Scripted:
     """A filter that plays its script: an action, or a function of the filter that returns one, per callback."""

@@ -28,6 +28,7 @@ from typing import Protocol
 
 from zope.interface import implementer
 
+from twisted_wasmproxy.http.deadlines import NEVER, shared_deadlines
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.interfaces import Action, IFilter, IFilterFactory, IFilterStream
@@ -115,6 +116,12 @@ class ChainOwner(Protocol):
         """The named filter holds more than `buffer_limit`."""
 
     def response_overflow(self, name: str) -> None: ...
+
+    def progress(self) -> int:
+        """Return a number that grows whenever the stream moves on."""
+
+    def held_too_long(self) -> None:
+        """A filter has held the stream for as long as it may, and nothing has moved."""
 
 
 class Held(Enum):
@@ -354,6 +361,7 @@ class Lane:
                     self.transparent = False
                     gate.held = _HEAD_BODY if action == _PAUSE_HEADERS and not end_stream else _HEAD
                     gate.head_end = end_stream
+                    self.chain.watch()
                     return
             gate.passed = True
             i += 1
@@ -400,6 +408,7 @@ class Lane:
                     self.modified = True
                 if held is _OPEN:
                     gate.held = _BODY
+                self.chain.watch()
                 self._check_limit(gate)
                 return
             gate.shows_body = False
@@ -448,6 +457,7 @@ class Lane:
                     gate.resume = False
                 elif action != _CONTINUE:
                     gate.held = _TRAILERS
+                    self.chain.watch()
                     return
             self._pass_held(gate)
             if self.era != era:
@@ -465,8 +475,11 @@ class Lane:
                 self._waits(True)
 
     def _check_limit(self, gate: Gate) -> None:
-        if len(gate.body) > self.chain.buffer_limit:
-            self._overflow(gate.site.slot.name)
+        limit = self.chain.buffer_limit
+        if len(gate.body) > limit:
+            name = gate.site.slot.name
+            _log.warn("filter {name} holds more of a body than {limit} bytes: given up", name=name, limit=limit)
+            self._overflow(name)
 
     def _pass_held(self, gate: Gate) -> None:
         """Let the head and the shown bytes of a gate through; not the end."""
@@ -691,14 +704,24 @@ class _ResponseLane(Lane):
 class Chain:
     """The filters of one phase on one stream.
 
-    `buffer_limit` is how many bytes one filter may hold in one direction.
+    `buffer_limit` is how many bytes one filter may hold in one direction, `hold_limit` for how many seconds it may
+    hold a stream that does not move; 0 for ever.
     """
 
-    __slots__ = ("buffer_limit", "closed", "depth", "hooks", "owner", "request", "response", "resumes", "sites")
+    __slots__ = (
+        *("buffer_limit", "closed", "depth", "hooks", "owner", "request", "response", "resumes", "sites"),
+        *("_hold_limit", "_progress", "_watched", "deadline"),
+    )
 
-    def __init__(self, owner: ChainOwner, slots: Sequence[FilterSlot], buffer_limit: int) -> None:
+    def __init__(
+        self, owner: ChainOwner, slots: Sequence[FilterSlot], buffer_limit: int, hold_limit: float = 0.0
+    ) -> None:
         self.owner = owner
         self.buffer_limit = buffer_limit
+        self.deadline = NEVER
+        self._hold_limit = hold_limit
+        self._watched = False
+        self._progress = 0
         self.depth = 0
         self.closed = False
         self.resumes: list[tuple[Lane, Gate]] = []
@@ -762,11 +785,40 @@ class Chain:
             lane, gate = self.resumes.pop(0)
             lane.resume(gate)
 
+    def watch(self) -> None:
+        """A gate holds from now on, or has just been shown more."""
+        if self._hold_limit:
+            deadlines = shared_deadlines()
+            self._progress = self.owner.progress()
+            self.deadline = deadlines.now + self._hold_limit
+            if not self._watched:
+                self._watched = True
+                deadlines.add(self)
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            shared_deadlines().remove(self)
+
+    def deadline_passed(self) -> None:
+        """See `Deadlines`."""
+        holding = next((g for g in (*self.request.gates, *self.response.gates) if g.held is not _OPEN), None)
+        if holding is None:
+            self._unwatch()
+        elif self._progress != self.owner.progress():
+            self.watch()
+        else:
+            self._unwatch()
+            limit, name = self._hold_limit, holding.site.slot.name
+            _log.warn("filter {name} has held a stream for {limit} s: given up", name=name, limit=limit)
+            self.owner.held_too_long()
+
     def close(self) -> None:
         """The stream has ended: tell every filter, once."""
         if self.closed:
             return
         self.closed = True
+        self._unwatch()
         self.request.stop()
         self.response.stop()
         for site in self.sites:

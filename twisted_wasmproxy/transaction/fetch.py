@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
+from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.chain import Chain, FilterSlot, LocalReply
 from twisted_wasmproxy.transaction.framing import settle_length
 
@@ -80,6 +81,9 @@ class FetchConsumer(Protocol):
         """A filter of the origin phase answers itself."""
 
     def fetch_reset(self) -> None: ...
+
+    def progress(self) -> int:
+        """As `ChainOwner.progress`."""
 
 
 class Fetch:
@@ -149,7 +153,7 @@ class Fetch:
         self._backlog_full = False
         self._backlog_trailers: Headers | None = None
         self._pauses = 0
-        self.chain = Chain(self, slots, buffer_limit) if slots else None
+        self.chain = Chain(self, slots, buffer_limit, idle_timeout) if slots else None
         self._length_may_change = length_may_change or (self.chain is not None and self.chain.request.shows_bodies)
 
     # What the consumer asks
@@ -276,10 +280,16 @@ class Fetch:
         self.consumer.fetch_reset()
 
     def request_overflow(self, name: str) -> None:
-        self.local_reply(LocalReply(413, details=b"request_payload_exceeded_limit:" + name.encode()))
+        self.local_reply(local.overflow(413, "request"))
 
     def response_overflow(self, name: str) -> None:
-        self.local_reply(LocalReply(502, details=b"response_payload_exceeded_limit:" + name.encode()))
+        self.local_reply(local.overflow(502, "response"))
+
+    def progress(self) -> int:
+        return self.consumer.progress()
+
+    def held_too_long(self) -> None:
+        self.local_reply(local.held_too_long())
 
     def response_head_passed(self, end_stream: bool) -> None:
         assert self.response is not None

@@ -9,7 +9,7 @@ from twisted_wasmproxy.http.messages import REASONS, Request, Response
 from twisted_wasmproxy.http.stream import StreamError, StreamFault
 from twisted_wasmproxy.transaction.chain import LocalReply
 
-__all__ = ["build", "error", "from_fault"]
+__all__ = ["build", "error", "from_fault", "held_too_long", "overflow"]
 
 _GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 """gRPC status by HTTP status, as the gRPC specification maps them; anything else is 2 (unknown)."""
@@ -29,6 +29,17 @@ def error(status: int, cause: str, details: bytes) -> LocalReply:
     reason = REASONS.get(status, b"").decode()
     body = f"{status} {reason}: {cause}\n".encode()
     return LocalReply(status, [(b"Content-Type", b"text/plain; charset=utf-8")], body, details)
+
+
+def overflow(status: int, direction: str) -> LocalReply:
+    """Return the answer where a filter holds more than it may."""
+    text = f"the {direction} body is more than a filter may hold"
+    return error(status, text, direction.encode() + b"_payload_too_large")
+
+
+def held_too_long() -> LocalReply:
+    """Return the answer where a filter has held a stream for as long as it may."""
+    return error(504, "a filter has held the stream for too long", b"filter_timeout")
 
 
 def from_fault(fault: StreamError) -> LocalReply:

@@ -138,7 +138,7 @@ class Transaction:
         self.hierarchy = b"NONE"
         slots = proxy.client_filters
         self._length_may_change = False
-        self.chain = Chain(self, slots, listener.limits.buffer) if slots else None
+        self.chain = Chain(self, slots, listener.limits.buffer, listener.timeouts.idle) if slots else None
 
     def start(self) -> None:
         """Begin with the request head."""
@@ -489,16 +489,19 @@ class Transaction:
             self._break_off(self.details or b"reset_by_filter")
 
     def request_overflow(self, name: str) -> None:
-        self._overflow(413, "the request body is more than a filter may hold", b"request", name)
+        self.local_reply(local.overflow(413, "request"))
 
     def response_overflow(self, name: str) -> None:
-        self._overflow(502, "the response body is more than a filter may hold", b"response", name)
+        self.local_reply(local.overflow(502, "response"))
 
-    def _overflow(self, status: int, text: str, which: bytes, name: str) -> None:
-        _log.warn(
-            "{text} (filter {name}, limit {limit} bytes)", text=text, name=name, limit=self.listener.limits.buffer
-        )
-        self.local_reply(local.error(status, text, which + b"_payload_too_large"))
+    def progress(self) -> int:
+        return self.request_bytes + self.response_bytes
+
+    def held_too_long(self) -> None:
+        if self.replied:
+            self._break_off(b"filter_timeout")
+        else:
+            self.local_reply(local.held_too_long())
 
     def _break_off(self, why: bytes) -> None:
         if self.state is State.CLOSED:

@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from twisted_wasmproxy.config.model import HealthConfig, ServerConfig
 from twisted_wasmproxy.http.deadlines import shared_deadlines
 from twisted_wasmproxy.http.headers import Headers
-from twisted_wasmproxy.http.http1.wire import Wire
+from twisted_wasmproxy.http.http1.wire import LINGER, Wire
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import ResponseReceiver, StreamError, StreamFault
 from twisted_wasmproxy.upstream.access import Access
@@ -94,8 +94,10 @@ class TunnelStream(Wire):
             self.close_writing()
 
     def abort(self) -> None:
-        self._over = True
-        super().abort()
+        """Reset the connection; where both directions have ended it closes by itself, when all has gone out."""
+        if not self._over:
+            self._over = True
+            super().abort()
 
     def pause_reading(self) -> None:
         self._paused = True
@@ -137,4 +139,7 @@ class TunnelStream(Wire):
             self._receiver.resume_writing()
 
     def deadline_passed(self) -> None:
-        self.abort()
+        if self.made_progress():
+            self.deadline = self._deadlines.now + LINGER
+        else:
+            super().abort()

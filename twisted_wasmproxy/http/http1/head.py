@@ -303,7 +303,8 @@ class RequestHead(_Head):
         headers.lines = self._lines
         if authority is None:
             authority = host or b""
-        self.request = Request(method, scheme, authority, path, headers, b"1.1" if version_1_1 else b"1.0", upgrade)
+        version = b"1.1" if version_1_1 else b"1.0"
+        self.request = Request(method, scheme, authority, path, headers, version, upgrade, self._target)
 
     def _check_codings(self, codings: list[bytes]) -> None:
         if not self._version_1_1:

@@ -328,6 +328,7 @@ class ServerProtocol(Wire):
         self._input = _TUNNEL
         self.arm()
         if self._held and not self._consuming:
+            self.resume_reading()
             held, self._held = self._held, b""
             self.dataReceived(held)
         if self.read_closed and self.stream is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.e2e_wasm.support import Stand, read_answer, until
@@ -213,6 +215,7 @@ def test_a_stream_closed_by_a_filter_breaks_the_connection(stand: Stand, event: 
 def test_a_client_that_goes_while_its_stream_is_held_ends_it(stand: Stand, name: str, event: str) -> None:
     sock, tag = stand.send("/chunks/one/two", method="POST", body=[b"x"], **{name: f"{event} pause"})
     until(lambda: any(line.startswith(f"{name} {event} ") for line in stand.lines(tag)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sock.close()
     lines = stand.told(tag, *("a", "b", "o") if name == "o" or event.startswith("response") else ("a", "b"))
     for each in {line.split()[0] for line in lines}:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e_wasm.support import Stand, module, read_answer, serving
+from tests.e2e_wasm.support import Stand, module, read_answer, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +76,11 @@ def test_a_body_of_any_size_waits_behind_a_held_head(hasty: Stand) -> None:
 
 @pytest.mark.parametrize("event", ["request_headers", "response_headers"])
 def test_a_client_that_closes_while_its_stream_is_held_ends_it(stand: Stand, event: str) -> None:
-    sock, tag = stand.send("/", a=f"{event} pause")
+    sock, tag = stand.send(f"/gone-{event}", a=f"{event} pause")
     stand.wait_line(tag, "a create 1")
     sock.close()
     assert [line for line in stand.told(tag, "a") if line.startswith("a ")][-3:] == ["a done", "a log", "a delete"]
-    entry = next(json.loads(line) for line in _access_log(stand) if tag in line)
+    entry = until(lambda: [json.loads(line) for line in _access_log(stand) if f"gone-{event}" in line])[0]
     assert "ERR_CLIENT_ABORT" in entry.values()
 
 

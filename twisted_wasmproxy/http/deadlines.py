@@ -31,14 +31,14 @@ class Deadlines:
     reactor was held up does not count against anyone: a peer whose bytes could not be read is not silent.
     """
 
-    __slots__ = ("_call", "_clock", "_last", "_members", "interval", "now")
+    __slots__ = ("_call", "_last", "_members", "clock", "interval", "now")
 
     now: float
     """Seconds; advances in steps."""
 
     def __init__(self, clock: Any, interval: float = 0.5) -> None:
         """`clock` is an IReactorTime, `interval` in seconds."""
-        self._clock = clock
+        self.clock = clock
         self._members: set[Expiring] = set()
         self._call: Any = None
         self._last = 0.0
@@ -49,8 +49,8 @@ class Deadlines:
         """Watch `member` until it is removed."""
         self._members.add(member)
         if self._call is None:
-            self._last = self._clock.seconds()
-            self._call = self._clock.callLater(self.interval, self._tick)
+            self._last = self.clock.seconds()
+            self._call = self.clock.callLater(self.interval, self._tick)
 
     def remove(self, member: Expiring) -> None:
         """Forget `member`, if it is one."""
@@ -60,10 +60,10 @@ class Deadlines:
             self._call = None
 
     def _tick(self) -> None:
-        seconds = self._clock.seconds()
+        seconds = self.clock.seconds()
         self.now += max(0.0, min(seconds - self._last, 2 * self.interval))
         self._last = seconds
-        self._call = self._clock.callLater(self.interval, self._tick)
+        self._call = self.clock.callLater(self.interval, self._tick)
         # `now` may have been older by one interval than the moment in which a deadline was set.
         horizon = self.now - self.interval
         for member in [member for member in self._members if member.deadline < horizon]:

@@ -10,12 +10,13 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from twisted_wasmproxy.http.deadlines import NEVER, Deadlines, shared_deadlines
+from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
 from twisted_wasmproxy.http.http1.exchange import Exchange
 from twisted_wasmproxy.http.http1.head import HeadLimits, RequestHead
 from twisted_wasmproxy.http.http1.syntax import MessageError
 from twisted_wasmproxy.http.http1.wire import LINGER, Timeouts, Wire
-from twisted_wasmproxy.http.messages import REASONS
+from twisted_wasmproxy.http.messages import REASONS, Response
 from twisted_wasmproxy.http.stream import ConnectionInfo, RequestReceiver, ServerStream, StreamError, StreamFault
 
 __all__ = ["Handler", "Limits", "Refused", "ServerFactory", "ServerProtocol"]
@@ -42,6 +43,12 @@ class Limits(HeadLimits, Protocol):
     @property
     def connections_per_client(self) -> int: ...
 
+
+_PROBES = (1.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between one look and the next at whether a client that has shut down its direction is still there.
+
+The first write after its close brings a reset, the second finds that.
+"""
 
 Handler = Callable[[ServerStream, bool], RequestReceiver]
 """Takes a request when its head is in, and whether that was all of it; returns who takes the rest."""
@@ -124,11 +131,29 @@ class ServerProtocol(Wire):
             # The request is complete: a client that has only shut down its direction gets its answer, the last one.
             if not self._held:
                 self._keep_alive = False
+                self._probe(_PROBES)
         elif input_ is _CONTENT:
             self._break_stream(StreamError(StreamFault.DISCONNECTED, "client: closed before the end of the request"))
             self._shut()
         else:
             self._shut()
+
+    def _probe(self, delays: tuple[float, ...]) -> None:
+        """Find out whether a client that sends no more still reads: a 100 that nobody takes is answered by a reset.
+
+        Any client must take a 1xx, expected or not (RFC 9110 section 15.2); without this one that has gone would be
+        served to the end, and what is held or fetched for it kept as long.
+        """
+        stream = self.stream
+        if stream is None or stream.request.version == b"1.0":
+            return
+
+        def send() -> None:
+            if self.stream is stream and not stream.response_started:
+                stream.send_informational(Response(100, Headers()))
+                self._probe(delays[1:] or delays)
+
+        self._deadlines.clock.callLater(delays[0], send)
 
     @property
     def idle(self) -> bool:

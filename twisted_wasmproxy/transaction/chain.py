@@ -216,6 +216,13 @@ class Lane:
         "transparent",
     )
 
+    era: int
+    modified: bool
+    shows_bodies: bool
+    started: bool
+    stopped: bool
+    transparent: bool
+
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.owner = chain.owner
@@ -827,3 +834,26 @@ class Chain:
                     site.filter.closed()
                 except Exception:  # one filter's failure is not the next one's
                     _log.failure("filter {name} failed at its end", name=site.slot.name)
+                site.filter = None
+            site.request_gate = site.response_gate = _CLOSED_GATE
+        # All of these know each other: taken apart, they go at once, and not when the collector comes.
+        self.sites = []
+        self.hooks = []
+        self.request.gates = []
+        self.response.gates = []
+        self.request = self.response = _CLOSED_LANE
+
+
+_CLOSED_GATE = Gate.__new__(Gate)
+"""What a filter that outlives its stream still sees of its gates."""
+_CLOSED_GATE.passed = True
+_CLOSED_GATE.shows_body = False
+_CLOSED_GATE.running = False
+_CLOSED_GATE.held = _OPEN
+
+_CLOSED_LANE = Lane.__new__(Lane)
+_CLOSED_LANE.gates = []
+_CLOSED_LANE.trailers = None
+_CLOSED_LANE.era = 0
+_CLOSED_LANE.started = _CLOSED_LANE.stopped = True
+_CLOSED_LANE.modified = _CLOSED_LANE.transparent = _CLOSED_LANE.shows_bodies = False

@@ -212,6 +212,11 @@ class Fetch:
         if self.chain is not None:
             self.chain.close()
 
+    def let_go(self) -> None:
+        """After `close`, and when nobody asks any more how it went: forget what knows this fetch."""
+        self.stream = None
+        self.chain = None
+
     # ChainOwner: what comes out of the request gates
 
     def attribute(self, path: tuple[bytes, ...]) -> object:

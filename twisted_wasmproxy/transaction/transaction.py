@@ -551,6 +551,11 @@ class Transaction:
         if self.fetch is not None:
             self.fetch.close()
         self.proxy.ended(self, error)
+        # These know this transaction: without them it goes at once, and not when the collector comes.
+        self.chain = None
+        fetch, self.fetch = self.fetch, None
+        if fetch is not None:
+            fetch.let_go()
 
     # For attributes and the log
 

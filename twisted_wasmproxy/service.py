@@ -101,15 +101,14 @@ class ProxyService(Service):
             log_level=_wasm_level,
             drain=max((listener.timeouts.drain for listener in config.listeners), default=30.0),
         )
+        filters = FilterSet(config, self._host)
         try:
-            filters = FilterSet(config, self._host)
             filters.prepare()
             filters.start()
             self._proxy = self._make_proxy(config, filters, None)
         except (FilterError, StartError) as wrong:
-            for listener in self._listeners.values():
-                listener.close()
-            raise StartError(str(wrong)) from wrong
+            filters.close()
+            raise self._cannot_start(str(wrong)) from wrong
         self._filters = filters
         for warning in self.config.warnings:
             _log.warn("{warning}", warning=warning)
@@ -121,8 +120,19 @@ class ProxyService(Service):
         for config in self.config.listeners:
             if config.endpoint not in self._listeners:
                 listener = Listener(config, self._reactor)
-                _now(listener.open(), f"cannot listen on {config.endpoint}")
+                failures: list[Failure] = []
+                listener.open().addErrback(failures.append)
+                if failures:  # binding an address fails at once
+                    text = f"cannot listen on {config.endpoint}: {failures[0].getErrorMessage()}"
+                    raise self._cannot_start(text) from failures[0].value
                 self._listeners[config.endpoint] = listener
+
+    def _cannot_start(self, text: str) -> StartError:
+        _log.critical("cannot start: {text}", text=text)
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+        return StartError(text)
 
     def _make_proxy(self, config: Configuration, filters: FilterSet, previous: Proxy | None) -> Proxy:
         access_logs = [AccessLog(log) for log in config.access_log]
@@ -270,14 +280,6 @@ class ProxyService(Service):
             closing += [proxy.close(), filters.close()]
         await DeferredList(closing, consumeErrors=True)
         self._proxy = self._filters = self._host = None
-
-
-def _now(done: Deferred[None], what: str) -> None:
-    """Raise StartError if `done` has failed already (binding an address is known at once)."""
-    failures: list[Failure] = []
-    done.addErrback(failures.append)
-    if failures:
-        raise StartError(f"{what}: {failures[0].getErrorMessage()}") from failures[0].value
 
 
 def _idle(proxy: Proxy) -> Deferred[None]:

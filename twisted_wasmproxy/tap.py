@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import TracebackType
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -38,11 +40,22 @@ class Options(usage.Options):
             raise usage.UsageError("--config FILE is needed")
 
 
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell a mistake of the operator, which ends twistd as an exception, in its own words and without a traceback."""
+    from twisted_wasmproxy.service import StartError
+
+    if isinstance(error, (usage.UsageError, StartError)) and sys.__stderr__ is not None:
+        print(f"twistd wasmproxy: {error}", file=sys.__stderr__)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def makeService(options: Options) -> IService:
     """Return the service of a configuration file. Raises UsageError with everything that is wrong with it."""
     from twisted_wasmproxy.config import ConfigurationError, load
     from twisted_wasmproxy.service import ProxyService
 
+    sys.excepthook = _tell
     try:
         config = load(*options.files)
     except ConfigurationError as wrong:

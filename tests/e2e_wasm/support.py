@@ -20,7 +20,10 @@ from typing import Any
 
 from tests.support.proxy import Proxy, running_proxy
 
-__all__ = ["MODULES", "Answer", "Origin", "Seen", "Stand", "module", "running_origin", "serving", "until"]
+__all__ = [
+    *("MODULES", "PLUGINS", "SCRIPT", "Answer", "Origin", "Seen", "Stand"),
+    *("module", "read_answer", "read_answers", "running_origin", "serving", "until"),
+]
 
 MODULES = Path(__file__).parent / "modules"
 SCRIPT = MODULES / "script.wasm"
@@ -201,36 +204,46 @@ BROKEN = Answer(0, [], b"", [], False)
 def read_answer(sock: socket.socket, method: str = "GET") -> Answer:
     """Read one answer, strictly."""
     with sock.makefile("rb") as stream:
-        try:
+        return _read_answer(stream, method)
+
+
+def read_answers(sock: socket.socket, count: int) -> list[Answer]:
+    """Read the answers to pipelined requests."""
+    with sock.makefile("rb") as stream:
+        return [_read_answer(stream, "GET") for _ in range(count)]
+
+
+def _read_answer(stream: Any, method: str) -> Answer:
+    try:
+        line = stream.readline()
+        while line.startswith(b"HTTP/1.1 1"):
+            while stream.readline().strip():
+                pass
             line = stream.readline()
-            while line.startswith(b"HTTP/1.1 1"):
-                while stream.readline().strip():
-                    pass
-                line = stream.readline()
-            if not line:
-                return BROKEN
-            answer = Answer(int(line.split()[1]), _fields(stream), b"", [], False)
-            if method == "HEAD" or answer.status in (204, 304):
-                answer.complete = True
-            elif answer.header("transfer-encoding") == "chunked":
-                while size := int(stream.readline() or b"-1", 16):
-                    if size < 0:
-                        return answer
-                    data = stream.read(size)
-                    answer.body += data
-                    if len(data) < size or stream.readline() != b"\r\n":
-                        return answer
-                answer.trailers = _fields(stream)
-                answer.complete = True
-            elif (length := answer.header("content-length")) is not None:
-                answer.body = stream.read(int(length))
-                answer.complete = len(answer.body) == int(length)
-            else:
-                answer.body = stream.read()
-                answer.complete = True
-            return answer
-        except ConnectionResetError:
+        if not line:
             return BROKEN
+        answer = Answer(int(line.split()[1]), _fields(stream), b"", [], False)
+        if method == "HEAD" or answer.status in (204, 304):
+            answer.complete = True
+        elif answer.header("transfer-encoding") == "chunked":
+            while size := int(stream.readline() or b"-1", 16):
+                if size < 0:
+                    return answer
+                data = stream.read(size)
+                answer.body += data
+                if len(data) < size or stream.readline() != b"\r\n":
+                    return answer
+            answer.trailers = _fields(stream)
+            answer.complete = True
+        elif (length := answer.header("content-length")) is not None:
+            answer.body = stream.read(int(length))
+            answer.complete = len(answer.body) == int(length)
+        else:
+            answer.body = stream.read()
+            answer.complete = True
+        return answer
+    except ConnectionResetError:
+        return BROKEN
 
 
 def _fields(stream: Any) -> list[tuple[str, str]]:

@@ -245,6 +245,7 @@ class StreamContext(Context):
         return action
 
     def response_headers(self, end_stream: bool) -> Action:
+        self._responded = False  # it may be shown what it has answered itself, and replace that
         try:
             result = self._enter(
                 self.vm.calls.on_response_headers, len(self.stream.response.headers.lines) + 1, end_stream

@@ -47,7 +47,7 @@ WAIT_HIGH = 64 * 1024
 class LocalReply:
     """An answer made by a filter or by the proxy itself."""
 
-    __slots__ = ("body", "details", "filter", "grpc_status", "headers", "status")
+    __slots__ = ("body", "details", "filter", "grpc_status", "headers", "replaces", "status")
 
     def __init__(
         self,
@@ -67,6 +67,8 @@ class LocalReply:
         """0 or more: answer a gRPC request with this."""
         self.filter = filter
         """Name of the filter that answers; empty for the proxy itself."""
+        self.replaces = False
+        """Whether the filter says it of a response head that it is shown, which may be a local answer itself."""
 
 
 class FilterSlot:
@@ -628,6 +630,7 @@ class Site:
         grpc_status: int = -1,
     ) -> None:
         reply = LocalReply(status, list(headers), body, details, grpc_status, self.slot.name)
+        reply.replaces = self._sees_response_head()
         self._ask(lambda: self.owner.local_reply(reply))
 
     def reset(self) -> None:
@@ -653,6 +656,10 @@ class Site:
         else:
             what()
 
+    def _sees_response_head(self) -> bool:
+        gate = self.response_gate
+        return not self.chain.closed and gate.seen and not gate.passed
+
     def do_asked(self) -> None:
         asked, self.asked = self.asked, None
         if asked is not None and not self.chain.closed:
@@ -666,6 +673,7 @@ class Site:
             gate.on_headers = gate.on_body = gate.on_trailers = None
         if not self.slot.fail_open:
             reply = LocalReply(500, details=b"filter_failed", filter=self.slot.name)
+            reply.replaces = self._sees_response_head()
             self.asked = lambda: self.owner.local_reply(reply)
         return _CONTINUE
 

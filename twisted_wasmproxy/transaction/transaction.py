@@ -370,6 +370,7 @@ class Transaction:
         self._pause_request(_ORIGIN) if pause else self._resume_request(_ORIGIN)
 
     def fetch_reply(self, reply: LocalReply) -> None:
+        reply.replaces = False  # if there is a local answer, it is not what filters at the origin's side see
         self.local_reply(reply)
 
     def fetch_reset(self) -> None:
@@ -451,9 +452,10 @@ class Transaction:
     def local_reply(self, reply: LocalReply) -> None:
         """Answer the client from here, if there is still room for an answer; else break the stream off.
 
-        The answer goes through the response gates of the client phase whose filters have not seen another head.
+        The first answer counts, unless a filter that is shown it gives another. The answer goes through the response
+        gates of the client phase whose filters have not seen another head.
         """
-        if self.replied or self.response_ended or self.state is State.CLOSED or self.tunnel:
+        if (self.replied and not reply.replaces) or self.response_ended or self.state is State.CLOSED or self.tunnel:
             return
         self.details = reply.details
         self.answered_by = reply.filter
@@ -476,7 +478,7 @@ class Transaction:
                 self._hook(Hook.SEND_RESPONSE_HDR)
             self._length_may_change = bool(body) and chain.response.shows_bodies
             chain.response.restart(not body)
-            if body:
+            if body and self.response is response:  # no filter has replaced it
                 chain.response.data(body, True)
             return
         self.response_head_passed(not body)

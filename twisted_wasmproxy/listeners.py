@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
+from twisted.python.failure import Failure
 
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.http1.server import ServerFactory
@@ -14,9 +15,13 @@ from twisted_wasmproxy.http.stream import ConnectionInfo
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction.proxy import Proxy
 
-__all__ = ["Listener"]
+__all__ = ["ListenError", "Listener"]
 
 _log = Logger()
+
+
+class ListenError(Exception):
+    """An address that cannot be listened on; the text says which and why."""
 
 
 class Listener:
@@ -39,14 +44,18 @@ class Listener:
         factory.handler = proxy.handler(config)
 
     def open(self) -> Deferred[None]:
-        """Listen; fails with the reason (address in use, no permission, ...)."""
+        """Listen; fails with ListenError (address in use, no permission, ...)."""
 
         def listening(port: IListeningPort) -> None:
             self.port = port
             _log.info("listening on {address} ({mode})", address=port.getHost(), mode=self.config.mode)
 
+        def failed(failure: Failure) -> None:
+            text = f"cannot listen on {self.config.endpoint}: {failure.getErrorMessage()}"
+            raise ListenError(text) from failure.value
+
         opened = maybeDeferred(serverFromString(self._reactor, self.config.endpoint).listen, self._factory)
-        return opened.addCallback(listening)
+        return opened.addCallbacks(listening, failed)
 
     def close(self) -> Deferred[None]:
         """Accept no more connections, and let go of those that are idle; others end with their transaction."""

@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
@@ -17,7 +17,7 @@ from twisted_wasmproxy.accesslog import AccessLog
 from twisted_wasmproxy.config import Configuration, ConfigurationError, load
 from twisted_wasmproxy.filters import FilterError, FilterSet
 from twisted_wasmproxy.interfaces import Phase
-from twisted_wasmproxy.listeners import Listener
+from twisted_wasmproxy.listeners import Listener, ListenError
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.abi import LogLevel as WasmLevel
 from twisted_wasmproxy.proxywasm.host import WasmHost
@@ -68,7 +68,7 @@ class ProxyService(Service):
         self._filters: FilterSet | None = None
         self._proxy: Proxy | None = None
         self._retired: dict[Proxy, FilterSet] = {}
-        self._reloading: Deferred[None] | None = None
+        self._reloads = DeferredLock()
         self._previous_hup: Any = None
 
     @property
@@ -123,8 +123,7 @@ class ProxyService(Service):
                 failures: list[Failure] = []
                 listener.open().addErrback(failures.append)
                 if failures:  # binding an address fails at once
-                    text = f"cannot listen on {config.endpoint}: {failures[0].getErrorMessage()}"
-                    raise self._cannot_start(text) from failures[0].value
+                    raise self._cannot_start(failures[0].getErrorMessage()) from failures[0].value
                 self._listeners[config.endpoint] = listener
 
     def _cannot_start(self, text: str) -> StartError:
@@ -155,44 +154,36 @@ class ProxyService(Service):
 
         Fires when that is done. Fails, with nothing changed, with ConfigurationError or StartError.
         """
-        if self._reloading is None:
-            self._reloading = ensureDeferred(self._reload()).addBoth(self._reloaded)
-        done: Deferred[None] = Deferred()
-
-        def tell(result: Any) -> Any:
-            done.callback(result) if not isinstance(result, Failure) else done.errback(result)
-            return result
-
-        self._reloading.addBoth(tell).addErrback(lambda failure: None)
-        return done
-
-    def _reloaded(self, result: Any) -> Any:
-        self._reloading = None
-        return result
+        # One after the other: the file may have changed since the one that is under way has read it.
+        return self._reloads.run(lambda: ensureDeferred(self._reload()))
 
     async def _reload(self) -> None:
         path = self.config.path
         if path is None:
             raise StartError("this configuration did not come from a file")
         assert self._host is not None
-        assert self._filters is not None
         config = await self._in_thread(load, path, *self.config.more_paths)
         filters = FilterSet(config, self._host)
-        await self._in_thread(filters.prepare)
         opened: list[Listener] = []
-        old, old_filters = self.proxy, self._filters
         try:
+            await self._in_thread(filters.prepare)
             filters.start()
             for wanted in config.listeners:
                 if wanted.endpoint not in self._listeners:
                     listener = Listener(wanted, self._reactor)
                     await listener.open()
                     opened.append(listener)
+            if not self.running:
+                raise StartError("stopped meanwhile")
+            old, old_filters = self.proxy, self._filters
+            assert old_filters is not None
             new = self._make_proxy(config, filters, old)
-        except BaseException:
+        except BaseException as wrong:
             filters.close()
             for listener in opened:
                 listener.close()
+            if isinstance(wrong, (FilterError, ListenError)):
+                raise StartError(str(wrong)) from wrong
             raise
         logs.set_levels(config.log_levels)
         for listener in opened:
@@ -238,7 +229,7 @@ class ProxyService(Service):
 
     def _reload_and_report(self) -> None:
         def failed(failure: Failure) -> None:
-            if failure.check(ConfigurationError, FilterError, StartError):
+            if failure.check(ConfigurationError, StartError):
                 _log.error("reload refused, nothing changed: {reason}", reason=failure.getErrorMessage())
             else:
                 _log.failure("reload failed, nothing changed", failure)

@@ -47,7 +47,7 @@ class FilterSet:
         try:
             self._plugins = self._host.start([item for item in self._prepared if isinstance(item, Prepared)])
         except PluginError as wrong:
-            raise FilterError(str(wrong)) from wrong
+            raise FilterError(f"{wrong.location}: {wrong}" if wrong.location is not None else str(wrong)) from wrong
 
     def slots(self, phase: Phase) -> Sequence[FilterSlot]:
         """Return the filters of a phase in configured order."""

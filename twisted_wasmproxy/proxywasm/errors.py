@@ -12,6 +12,8 @@ class PluginError(Exception):
         super().__init__(f"{file}: {text}")
         self.file = file
         self.text = text
+        self.location: object = None
+        """Where the plugin stands in the configuration, as text to be; None where that is not known."""
 
 
 class VMFailed(Exception):

@@ -101,7 +101,8 @@ class WasmHost:
                 plugin = self._plugin(item)
                 plugin.users += 1
                 plugins.append(plugin)
-        except PluginError:
+        except PluginError as error:
+            error.location = item.config.location
             for plugin in plugins:
                 self.release(plugin, _ignore)
             raise

@@ -194,6 +194,8 @@ class Gate:
 
     def clear(self) -> None:
         """Forget everything held."""
+        if self.held is _OPEN and not self.shows_body:
+            return
         self.held = _OPEN
         self.body = Body()
         self.shows_body = False
@@ -254,6 +256,12 @@ class Lane:
 
     def _overflow(self, name: str) -> None:
         raise NotImplementedError
+
+    def looks_beyond_heads(self, at_bodies: bool) -> None:
+        """Note that a filter looks at content, or only at trailers."""
+        self.transparent = False
+        if at_bodies:
+            self.shows_bodies = True
 
     # What comes in
 
@@ -559,25 +567,27 @@ class Lane:
 class Site:
     """The place of one filter in a chain: its two gates, and what it may do (`IFilterStream`)."""
 
-    __slots__ = ("asked", "broken", "chain", "filter", "owner", "request_gate", "response_gate", "slot")
+    __slots__ = (
+        *("asked", "broken", "chain", "filter", "filter_state", "owner", "request", "request_gate", "response_gate"),
+        "slot",
+    )
 
     request_gate: Gate
     response_gate: Gate
 
     def __init__(self, chain: Chain, slot: FilterSlot) -> None:
         self.chain = chain
-        self.owner = chain.owner
+        self.owner = owner = chain.owner
         self.slot = slot
+        self.request = owner.request
+        self.filter_state = owner.filter_state
+        self.request_gate = self.response_gate = _GATE_OF_ONE_BEING_MADE
         self.filter: IFilter | None = None
         self.asked: Callable[[], None] | None = None
         """What the filter asked for inside its callback."""
         self.broken = False
 
     # IFilterStream
-
-    @property
-    def request(self) -> Request:
-        return self.owner.request
 
     @property
     def response(self) -> Response | None:
@@ -608,10 +618,6 @@ class Site:
     def response_body(self) -> Body | None:
         gate = self.response_gate
         return gate.body if gate.shows_body else None
-
-    @property
-    def filter_state(self) -> dict[tuple[bytes, ...], bytes]:
-        return self.owner.filter_state
 
     def resume_request(self) -> None:
         if not self.chain.closed:
@@ -753,45 +759,37 @@ class Chain:
         request, response = self.request.gates, self.response.gates
         for slot in slots:
             site = Site(self, slot)
-            site.request_gate = first = Gate(site, 0, None, None, None)
-            site.response_gate = second = Gate(site, 0, None, None, None)
-            first.running = True
+            index = len(request)
             try:
                 made = slot.factory.create(site)
             except Exception:  # as in Lane
                 site.failed()
                 made = None
-            first.running = False
-            if made is None and site.asked is None:
-                continue
-            if made is not None:
+            if made is None:
+                if site.asked is None:
+                    continue
+                site.request_gate = first = Gate(site, index, None, None, None)
+                site.response_gate = second = Gate(site, index, None, None, None)
+            else:
                 site.filter = made
                 hook = getattr(made, "hook", None)
                 if hook is not None:
                     self.hooks.append(hook)
-                first.on_headers = made.request_headers
-                first.on_body = made.request_body
-                first.on_trailers = made.request_trailers
-                second.on_headers = made.response_headers
-                second.on_body = made.response_body
-                second.on_trailers = made.response_trailers
-                if first.on_body is not None:
-                    self.request.shows_bodies = True
-                    self.request.transparent = False
-                elif first.on_trailers is not None:
-                    self.request.transparent = False
-                if second.on_body is not None:
-                    self.response.shows_bodies = True
-                    self.response.transparent = False
-                elif second.on_trailers is not None:
-                    self.response.transparent = False
+                on_body, on_trailers = made.request_body, made.request_trailers
+                site.request_gate = first = Gate(site, index, made.request_headers, on_body, on_trailers)
+                if on_body is not None or on_trailers is not None:
+                    self.request.looks_beyond_heads(on_body is not None)
+                on_body, on_trailers = made.response_body, made.response_trailers
+                site.response_gate = second = Gate(site, index, made.response_headers, on_body, on_trailers)
+                if on_body is not None or on_trailers is not None:
+                    self.response.looks_beyond_heads(on_body is not None)
             sites.append(site)
-            first.index = len(request)
             request.append(first)
             response.append(second)
-        response.reverse()
-        for index, gate in enumerate(response):
-            gate.index = index
+        if len(response) > 1:
+            response.reverse()
+            for index, gate in enumerate(response):
+                gate.index = index
 
     def leave(self) -> None:
         """End a piece of work; at the end of the outermost one, do the resumes that were asked for meanwhile."""
@@ -852,12 +850,22 @@ class Chain:
         self.request = self.response = _CLOSED_LANE
 
 
-_CLOSED_GATE = Gate.__new__(Gate)
+def _no_gate(*, running: bool, passed: bool) -> Gate:
+    """Return what stands in the place of a gate that does not exist yet, or any more."""
+    gate = Gate.__new__(Gate)
+    gate.on_headers = gate.on_body = gate.on_trailers = None
+    gate.held = _OPEN
+    gate.running = running
+    gate.passed = passed
+    gate.seen = gate.resume = gate.shows_body = False
+    return gate
+
+
+_GATE_OF_ONE_BEING_MADE = _no_gate(running=True, passed=False)
+"""What a filter asks for while it is made is done later, as if from inside a callback."""
+
+_CLOSED_GATE = _no_gate(running=False, passed=True)
 """What a filter that outlives its stream still sees of its gates."""
-_CLOSED_GATE.passed = True
-_CLOSED_GATE.shows_body = False
-_CLOSED_GATE.running = False
-_CLOSED_GATE.held = _OPEN
 
 _CLOSED_LANE = Lane.__new__(Lane)
 _CLOSED_LANE.gates = []

@@ -350,8 +350,8 @@ def daemon(folder: Path, config: dict[str, Any], *arguments: str) -> Iterator[in
         yield pid
     finally:
         os.kill(pid, signal.SIGTERM)
-        eventually(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
-    assert not pid_file.exists()
+        command_line = Path(f"/proc/{pid}/cmdline")
+        eventually(lambda: not command_line.exists() or not command_line.read_bytes())
 
 
 def test_a_daemon_serves_reloads_and_stops(tmp_path: Path) -> None:
@@ -365,6 +365,7 @@ def test_a_daemon_serves_reloads_and_stops(tmp_path: Path) -> None:
             (tmp_path / "proxy.yaml").write_text(yaml.safe_dump({**config, "filters": wasm_filter("again")}))
             os.kill(pid, signal.SIGHUP)
             eventually(lambda: client.get()[1][b"x-filter"] == b"again")
+        assert not (tmp_path / "proxy.pid").exists()
         log = (tmp_path / "proxy.log").read_text()
         assert "configuration reloaded" in log
         assert "Traceback" not in log

@@ -372,14 +372,11 @@ def serving(
         whole = {
             "upstreams": {"origin": {"servers": [f"http://127.0.0.1:{origin.port}"]}},
             "remap": [{"upstream": "origin"}],
-            "wasm": [item for item in wasm if "vm_config" in item],
+            "wasm": list(wasm),
             "code_cache": str(code_cache),
             "access_log": {"path": str(folder / "access.log"), "format": "json"},
             **config,
         }
-        if any("vm_config" not in item for item in wasm):
-            del whole["wasm"]
-            whole["filters"] = list(wasm)
         variables = {**os.environ, "PYTHONPATH": str(PLUGINS), **(environment or {})}
         proxy = stack.enter_context(running_proxy(whole, folder, environment=variables))
         stand = Stand(proxy, origin)

@@ -89,6 +89,10 @@ def _upstream_tls(read: Callable[[TLSDetails], object]) -> Callable[[Transaction
     return _upstream(value)
 
 
+def _request_size(txn: Transaction) -> int:
+    return txn.request_bytes or declared_length(txn.request.headers) or 0
+
+
 def _size(headers: Headers) -> int:
     return sum(len(name) + len(value) for name, value in headers)
 
@@ -107,8 +111,8 @@ _REQUEST: dict[bytes, Callable[[Transaction], object]] = {
     b"time": lambda t: int(t.started * 1e9),
     b"duration": lambda t: t.duration_ns(),
     b"protocol": lambda t: b"HTTP/" + t.request.version,
-    b"size": lambda t: t.request_bytes or declared_length(t.request.headers) or 0,
-    b"total_size": lambda t: t.request_bytes + _size(t.request.headers),
+    b"size": _request_size,
+    b"total_size": lambda t: _request_size(t) + _size(t.request.headers),
     b"headers_bytes": lambda t: _size(t.request.headers),
 }
 

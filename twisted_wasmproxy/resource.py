@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.http1.syntax import MessageError, split_target
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import RequestReceiver, ServerStream, StreamError, StreamFault
 
@@ -63,7 +64,14 @@ class WasmProxyResource(Resource):
 
     def render(self, request: WebRequest) -> int:
         """Start a transaction; it ends the request when it has an answer."""
-        _WebStream(request).start(self._service.proxy.handler(self._listener))
+        try:
+            stream = _WebStream(request)
+        except MessageError as error:
+            request.setResponseCode(error.status)
+            request.write(str(error).encode() + b"\n")
+            request.finish()
+        else:
+            stream.start(self._service.proxy.handler(self._listener))
         return NOT_DONE_YET
 
 
@@ -101,6 +109,7 @@ class _WebStream:
         self._paused = False
         self._fed = False
         self._length: int | None = None
+        request.defaultContentType = None  # an answer has the type that its origin gave it, or none
         headers = Headers()
         named = {
             token.strip().lower()
@@ -113,14 +122,12 @@ class _WebStream:
                     headers.add(name, value)
         if self.bytes_received and b"content-length" not in headers:  # it came chunked; its length is known now
             headers.add(b"Content-Length", b"%d" % self.bytes_received)
-        self.request = Request(
-            request.method,
-            b"https" if self.connection.secure else b"http",
-            request.getHeader(b"host") or b"",
-            request.uri,
-            headers,
-            request.clientproto.removeprefix(b"HTTP/"),
-        )
+        version = request.clientproto.removeprefix(b"HTTP/")
+        target = request.uri
+        scheme, authority, path = split_target(request.method, target, self.connection.secure)
+        if authority is None:
+            authority = request.getHeader(b"host") or b""
+        self.request = Request(request.method, scheme, authority, path, headers, version, target=target)
 
     def start(self, handler: Callable[[ServerStream, bool], RequestReceiver]) -> None:
         """Hand over the request, and then its body."""
@@ -174,7 +181,7 @@ class _WebStream:
             return
         self.bytes_sent += len(data)
         if self._length is not None and self.bytes_sent > self._length:
-            self.abort()
+            self._break("more content than its Content-Length says")
             return
         self._web.write(data)
 
@@ -182,7 +189,7 @@ class _WebStream:
         if self._over:
             return
         if self._length is not None and self.bytes_sent != self._length:
-            self.abort()
+            self._break("less content than its Content-Length says")
             return
         self._web.unregisterProducer()
         self._finish()
@@ -193,12 +200,20 @@ class _WebStream:
         if self._receiver is not None:
             self._receiver.stream_finished()
 
+    def _break(self, text: str) -> None:
+        self.abort()
+        if self._receiver is not None:
+            self._receiver.stream_failed(StreamError(StreamFault.PROTOCOL, text))
+
     def abort(self) -> None:
         """Close the connection without ending the message."""
-        if not self._over:
-            self._over = True
-            self._web.unregisterProducer()
-            self._web.loseConnection()
+        if self._over:
+            return
+        self._over = True
+        self._web.unregisterProducer()
+        # An orderly close could look like the end of the content. A stream of HTTP/2 is aborted by its channel.
+        channel: Any = self._web.channel
+        (channel if hasattr(channel, "abortConnection") else channel.transport).abortConnection()
 
     def pause_reading(self) -> None:
         self._paused = True

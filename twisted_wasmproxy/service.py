@@ -256,7 +256,7 @@ class ProxyService(Service):
         self._retired.clear()
         if self._proxy is not None and self._filters is not None:
             running[self._proxy] = self._filters
-        limit = max((listener.timeouts.drain for listener in self.config.listeners), default=0.0)
+        limit = max((listener.timeouts.drain for listener in self.config.listeners), default=30.0)
         left = sum(len(proxy.transactions) for proxy in running)
         if left:
             _log.info("waiting up to {limit} s for {left} transactions", limit=limit, left=left)
@@ -266,6 +266,8 @@ class ProxyService(Service):
         await DeferredList(idle, consumeErrors=True)
         for listener in listeners:
             listener.abort()
+        for proxy in running:
+            proxy.abort()
         closing = []
         for proxy, filters in running.items():
             closing += [proxy.close(), filters.close()]

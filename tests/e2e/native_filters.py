@@ -83,3 +83,24 @@ class Factory:
 passing = Factory("passing", PassingFilter)
 upper = Factory("upper", UpperFilter)
 failing = Factory("failing", FailingFilter)
+
+
+class LengthFilter(PassingFilter):
+    """Declares another length than the answer has, where the path asks for it."""
+
+    def response_headers(self, end_stream: bool) -> Action:
+        path = self.stream.request.path
+        if path.endswith(b"/longer"):
+            self.stream.response.headers.set(b"content-length", b"9")
+        elif path.endswith(b"/shorter"):
+            self.stream.response.headers.set(b"content-length", b"7")
+        return Action.CONTINUE
+
+
+def _length(stream: Any) -> Any:
+    made = LengthFilter(stream)
+    made.response_body = None  # type: ignore[method-assign]  # as the interface has it: a callback that is not there
+    return made
+
+
+length = Factory("length", _length)

@@ -104,6 +104,11 @@ class Proxy:
         else:
             call()
 
+    def abort(self) -> None:
+        """Break off every transaction that still runs."""
+        for transaction in list(self.transactions):
+            transaction.break_off(b"stopped")
+
     def close(self) -> Deferred[None]:
         """Let go of connections and logs; transactions still running are cut when their connections are."""
         self.upstreams.close()

@@ -148,6 +148,8 @@ class Transaction:
         if self._watched:
             self._hook(Hook.TXN_START)
             self._hook(Hook.READ_REQUEST_HDR)
+            if self._settled:
+                return
         end = self.request_ended
         chain = self.chain
         if not end and b"expect" in self.request.headers and not self._accept_expectation():
@@ -170,6 +172,11 @@ class Transaction:
 
     # States and hooks
 
+    @property
+    def _settled(self) -> bool:
+        """Whether a filter that was told of a hook has answered, or has broken the stream off."""
+        return self.replied or self.state is State.CLOSED
+
     def _move(self, state: State) -> None:
         present = self.state
         if state is not present:
@@ -186,8 +193,9 @@ class Transaction:
                 target=self.request.target,
             )
         if self.chain is not None:
-            for told in self.chain.hooks:
-                told(hook)
+            self.chain.tell(hook)
+        if self.fetch is not None and self.fetch.chain is not None:
+            self.fetch.chain.tell(hook)
 
     # RequestReceiver: what comes from the client
 
@@ -362,7 +370,7 @@ class Transaction:
         if self.state is State.CLOSED or self.response_ended:
             return
         if self._response_started:
-            self._break_off(b"upstream:" + error.fault.name.lower().encode())
+            self.break_off(b"upstream:" + error.fault.name.lower().encode())
         else:
             self.local_reply(local.from_fault(error))
 
@@ -460,7 +468,7 @@ class Transaction:
         self.details = reply.details
         self.answered_by = reply.filter
         if self._response_started:
-            self._break_off(reply.details)
+            self.break_off(reply.details)
             return
         self.replied = True
         self._head_kept = False
@@ -488,7 +496,7 @@ class Transaction:
     def reset(self) -> None:
         """A filter breaks the stream off."""
         if not self.response_ended:
-            self._break_off(self.details or b"reset_by_filter")
+            self.break_off(self.details or b"reset_by_filter")
 
     def request_overflow(self, name: str) -> None:
         self.local_reply(local.overflow(413, "request"))
@@ -501,11 +509,12 @@ class Transaction:
 
     def held_too_long(self) -> None:
         if self.replied:
-            self._break_off(b"filter_timeout")
+            self.break_off(b"filter_timeout")
         else:
             self.local_reply(local.held_too_long())
 
-    def _break_off(self, why: bytes) -> None:
+    def break_off(self, why: bytes) -> None:
+        """Close, so that the client sees a message that is not complete; `why` goes to the log."""
         if self.state is State.CLOSED:
             return
         self.termination = self.termination or why

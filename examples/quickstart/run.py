@@ -41,11 +41,12 @@ def main() -> int:
     twistd = Path(sys.executable).with_name("twistd")
     children: list[subprocess.Popen[bytes]] = []
     try:
+        # In sessions of their own, so that Ctrl-C reaches this process alone, which then ends them in order.
         # The origin ends when its end of this pipe closes, so also when we are killed.
         origin = [sys.executable, HERE / "origin.py", str(ORIGIN_PORT)]
-        children.append(subprocess.Popen(origin, stdin=subprocess.PIPE))
+        children.append(subprocess.Popen(origin, stdin=subprocess.PIPE, start_new_session=True))
         proxy = [twistd, "--nodaemon", "--pidfile=", "wasmproxy", "--config", HERE / "proxy.yaml"]
-        children.append(subprocess.Popen(proxy, stdin=subprocess.DEVNULL))
+        children.append(subprocess.Popen(proxy, stdin=subprocess.DEVNULL, start_new_session=True))
         while not is_serving():
             if any(child.poll() is not None for child in children):
                 return 1

@@ -364,6 +364,7 @@ def serving(
     *,
     pacer: str = "o",
     environment: Any = None,
+    port: int | None = None,
     **config: Any,
 ) -> Iterator[Stand]:
     """Run a proxy with these filters before an origin, which sends pieces as the module `pacer` has been shown them."""
@@ -378,7 +379,7 @@ def serving(
             **config,
         }
         variables = {**os.environ, "PYTHONPATH": str(PLUGINS), **(environment or {})}
-        proxy = stack.enter_context(running_proxy(whole, folder, environment=variables))
+        proxy = stack.enter_context(running_proxy(whole, folder, port=port, environment=variables))
         stand = Stand(proxy, origin)
         origin.pace = lambda tag, count: stand.pace(tag, count, name=pacer)
         yield stand

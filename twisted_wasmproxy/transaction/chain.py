@@ -749,7 +749,7 @@ class Chain:
         self.request: Lane = _RequestLane(self)
         self.response: Lane = _ResponseLane(self)
         self.sites: list[Site] = []
-        self.hooks: list[Callable[[Hook], None]] = []
+        self.hooks: list[tuple[Site, Callable[[Hook], None]]] = []
         """The filters that want to be told of each hook."""
         self._build(slots)
 
@@ -774,7 +774,7 @@ class Chain:
                 site.filter = made
                 hook = getattr(made, "hook", None)
                 if hook is not None:
-                    self.hooks.append(hook)
+                    self.hooks.append((site, hook))
                 on_body, on_trailers = made.request_body, made.request_trailers
                 site.request_gate = first = Gate(site, index, made.request_headers, on_body, on_trailers)
                 if on_body is not None or on_trailers is not None:
@@ -797,6 +797,16 @@ class Chain:
         while self.resumes and not self.depth:
             lane, gate = self.resumes.pop(0)
             lane.resume(gate)
+
+    def tell(self, hook: Hook) -> None:
+        """Tell the filters that want to know it of a hook. The stream may have ended afterwards."""
+        for site, told in self.hooks:
+            if not site.broken:
+                try:
+                    told(hook)
+                except Exception:  # as in Lane
+                    site.failed()
+                    site.do_asked()
 
     def watch(self) -> None:
         """A gate holds from now on, or has just been shown more."""

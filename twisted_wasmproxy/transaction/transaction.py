@@ -249,12 +249,14 @@ class Transaction:
     def request_head_passed(self, end_stream: bool) -> None:
         if self._watched:
             self._hook(Hook.PRE_REMAP)
+            if self._settled:
+                return
         found = route(self)
-        if self._watched and not self.replied:
+        if self._watched:
             self._hook(Hook.POST_REMAP)
             self._hook(Hook.CACHE_LOOKUP_COMPLETE)
-        if self.replied:  # a filter that was told of a hook has answered
-            return
+            if self._settled:
+                return
         if isinstance(found, LocalReply):
             self.local_reply(found)
         else:
@@ -280,6 +282,8 @@ class Transaction:
             self.listener.timeouts.idle,
         )
         self.fetch = fetch
+        if fetch.chain is not None and fetch.chain.hooks:
+            self._watched = True
         fetch.start(end_stream)
 
     def request_data_passed(self, data: bytes, end_stream: bool) -> None:
@@ -310,8 +314,9 @@ class Transaction:
         self.request_sent = time.time()
         if self._watched:
             self._hook(Hook.SEND_REQUEST_HDR)
-        if not self.replied:
-            self._move(State.READ_RESPONSE)
+            if self._settled:
+                return
+        self._move(State.READ_RESPONSE)
 
     def fetch_answered(self) -> None:
         self.first_response_byte = time.time()
@@ -331,7 +336,7 @@ class Transaction:
         self._move(State.SEND_RESPONSE)
         if self._watched:
             self._hook(Hook.SEND_RESPONSE_HDR)
-            if self.replied:
+            if self._settled:
                 return
         chain = self.chain
         if chain is not None and not self.fetch.tunnel:

@@ -11,14 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.http1 import Peer
+from tests.support.proxy import Proxy
 
 __all__ = [
     "Arrival",
     "Client",
+    "Pair",
     "ScriptedOrigin",
     "answer",
     "connect",
@@ -202,7 +205,7 @@ class ScriptedOrigin:
                     break
         except AssertionError as error:
             self.error = error
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a script has left content unread, and it is no request line
             pass
         finally:
             sock.close()
@@ -256,9 +259,22 @@ def pem_files(folder: Path, *names: str) -> tuple[Path, Path, Path, ssl.SSLConte
     return key, chain, root, context
 
 
+@dataclass
+class Pair:
+    """A proxy, the origin behind it, and the file of the access log as JSON lines."""
+
+    proxy: Proxy
+    origin: ScriptedOrigin
+    log: Path
+
+    def connect(self) -> Client:
+        return connect(self.proxy.port)
+
+
 def plugin_environment(folder: Path) -> dict[str, str]:
     """Return an environment in which a proxy finds the filters of `native_filters`."""
     plugins = folder / "plugins" / "twisted" / "plugins"
     plugins.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("native_filters.py"), plugins / "e2e_filters.py")
-    return {**os.environ, "PYTHONPATH": str(folder / "plugins")}
+    path = os.pathsep.join([str(folder / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}

@@ -97,6 +97,47 @@ def test_a_head_answer_is_not_waited_for(upper: tuple[Proxy, ScriptedOrigin]) ->
         assert client.response(head=True)[0] == 200
 
 
+def test_an_upgrade_is_a_tunnel_past_the_filters(upper: tuple[Proxy, ScriptedOrigin]) -> None:
+    proxy, origin = upper
+
+    def script(arrival: Arrival) -> bool:
+        arrival.send(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+        arrival.send(arrival.read(5))
+        arrival.sock.settimeout(5)
+        arrival.send(arrival.read_all())
+        return False
+
+    origin.reset(script)
+    with connect(proxy.port) as client:
+        client.request("/", "GET", "Connection: upgrade", "Upgrade: websocket")
+        client.send(b"early")
+        assert client.response()[0] == 101
+        assert client.read(10) == b"helloearly"
+        client.send(b"x" * 20_000)  # more than a filter may hold
+        client.shutdown()
+        assert client.read_all() == b"x" * 20_000
+
+
+def test_an_upgrade_with_content_is_refused_or_waits_for_its_end(upper: tuple[Proxy, ScriptedOrigin]) -> None:
+    proxy, origin = upper
+
+    def script(arrival: Arrival) -> bool:
+        got.append(arrival.content())
+        arrival.send(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        got.append(arrival.read_all())
+        return False
+
+    got: list[bytes] = []
+    origin.reset(script)
+    with connect(proxy.port) as client:
+        client.request("/", "POST", "Connection: upgrade", "Upgrade: websocket", body=b"content")
+        client.send(b"raw")
+        assert client.response()[0] == 101
+        client.shutdown()
+        assert client.read_all() == b""
+    assert got == [b"CONTENT!", b"raw"]
+
+
 def test_an_origin_that_lies_is_broken_off_behind_a_filter_too(upper: tuple[Proxy, ScriptedOrigin]) -> None:
     proxy, origin = upper
 

@@ -263,6 +263,30 @@ def test_a_bad_file_changes_nothing_and_is_reported(tmp_path: Path) -> None:
             assert client.get()[1][b"x-filter"] == b"kept"
 
 
+def test_the_last_of_many_reloads_wins(tmp_path: Path) -> None:
+    with scripted_origin() as origin:
+        config = reverse_config(origin, filters=wasm_filter("0"))
+        with running_proxy(config, tmp_path) as proxy, connect(proxy.port) as client:
+            listeners = yaml.safe_load(proxy.config.read_text())["listeners"]
+            for number in range(1, 9):
+                text = yaml.safe_dump({"listeners": listeners, **config, "filters": wasm_filter(str(number))})
+                new = proxy.config.with_suffix(".new")
+                new.write_text(text)
+                new.rename(proxy.config)
+                proxy.process.send_signal(signal.SIGHUP)
+            eventually(lambda: client.get()[1][b"x-filter"] == b"8", what=proxy.log)
+
+
+def test_a_stop_in_the_middle_of_a_reload_is_orderly(tmp_path: Path) -> None:
+    with scripted_origin() as origin:
+        with running_proxy(reverse_config(origin, filters=wasm_filter("0")), tmp_path) as proxy:
+            proxy.process.send_signal(signal.SIGHUP)
+            proxy.process.send_signal(signal.SIGTERM)
+            assert proxy.process.wait(10) == -signal.SIGTERM
+        assert "Traceback" not in proxy.log
+        assert "Unhandled" not in proxy.log
+
+
 def test_listeners_come_and_go(tmp_path: Path) -> None:
     first, second = free_port(), free_port()
     with scripted_origin() as origin:

@@ -243,7 +243,8 @@ def test_a_connection_that_the_origin_closed_while_idle_is_not_used(tmp_path: Pa
         def script(arrival: Arrival) -> bool:
             arrival.content()
             arrival.send(answer())
-            arrival.sock.shutdown(socket.SHUT_RDWR)
+            arrival.shutdown()
+            arrival.read_all()  # until the proxy has seen it
             closed.set()
             return False
 

@@ -61,6 +61,7 @@ class Running:
         """Return by how much memory was larger at its peak, in bytes."""
         status = Path(f"/proc/{self.proxy.process.pid}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0])
+        print(f"{peak - self.before} KiB more")
         return (peak - self.before) * 1024
 
 

@@ -92,9 +92,9 @@ def test_exports_tell_functions_with_their_types(build):
 
 def test_a_wrong_number_of_arguments_is_a_type_error(build):
     function = echo(build, []).function("third")
-    with pytest.raises(TypeError, match="third"):
+    with pytest.raises(TypeError, match="argument"):
         function(1, 2)
-    with pytest.raises(TypeError, match="third"):
+    with pytest.raises(TypeError, match="argument"):
         function(1, 2, 3, 4)
 
 

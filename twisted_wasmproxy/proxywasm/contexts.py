@@ -213,8 +213,12 @@ class StreamContext(Context):
         request = self.stream.request
         size = len(request.headers.lines) + bool(request.method) + bool(request.path)
         size += bool(request.authority) + bool(request.scheme)
+        vm = self.vm
         try:
-            result = self._enter(self.vm.calls.on_request_headers, size, end_stream)
+            if not self.id:
+                self._create()
+            self._answered = self._resumed = False
+            result = vm.call(self, vm.calls.on_request_headers, self.id, size, end_stream)
         except VMFailed:
             return self._failed()
         action = self._headers_action(result)
@@ -246,10 +250,13 @@ class StreamContext(Context):
 
     def response_headers(self, end_stream: bool) -> Action:
         self._responded = False  # it may be shown what it has answered itself, and replace that
+        vm = self.vm
         try:
-            result = self._enter(
-                self.vm.calls.on_response_headers, len(self.stream.response.headers.lines) + 1, end_stream
-            )
+            if not self.id:
+                self._create()
+            self._answered = self._resumed = False
+            size = len(self.stream.response.headers.lines) + 1
+            result = vm.call(self, vm.calls.on_response_headers, self.id, size, end_stream)
         except VMFailed:
             return self._failed()
         action = self._headers_action(result)

@@ -207,12 +207,12 @@ def _probes(outputs: list[tuple[Kind, list[str]]]) -> list[str]:
 
 def _stores(outputs: list[tuple[Kind, list[str]]]) -> list[str]:
     if not outputs:
-        return ["return int(result)"]
+        return ["return result"]
     if [kind for kind, _ in outputs] == [Kind.OUT_BYTES]:
-        lines = ["if result.__class__ is not bytes:", "    return int(result)"]
+        lines = ["if result.__class__ is not bytes:", "    return result"]
         results = ["result"]
     else:
-        lines = ["if result.__class__ is not tuple:", "    return int(result)"]
+        lines = ["if result.__class__ is not tuple:", "    return result"]
         results = [f"r{index}" for index in range(len(outputs))]
         lines.append(f"{', '.join(results)}, = result")
     for result, (kind, names) in zip(results, outputs, strict=True):

@@ -16,6 +16,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from ctypes import c_char, c_size_t, c_uint8, c_uint64, c_void_p
+from functools import cache
 from importlib import metadata
 from math import inf
 from time import monotonic
@@ -306,41 +307,10 @@ class WasmtimeInstance:
         reference = ctypes.byref(self._export(name).of.func)
         context, frames, watch, limit = self._context, self._frames, self._watch, self._limits.cpu
         arity = len(params)
-        slots = tuple(range(0, arity * _RAW_WORDS, _RAW_WORDS))
         count = c_size_t(max(arity, len(results)))
         mask = None if not results else 0xFFFFFFFF if results[0].endswith("32") else 0xFFFFFFFFFFFFFFFF
 
-        def call(*args: int) -> int | None:
-            if len(args) != arity:
-                raise TypeError(f"{name} takes {arity} arguments, not {len(args)}")
-            depth = self._depth
-            if depth == 0:
-                if self._closed:
-                    raise RuntimeFault("the instance is closed")
-                if limit:
-                    self.deadline = deadline = monotonic() + limit
-                    if deadline < watch.next_look:
-                        watch.wake(deadline)
-            try:
-                values, trap, trap_out = frames[depth]
-            except IndexError:
-                values, trap, trap_out = self._new_frame()
-            for slot, arg in zip(slots, args):  # noqa: B905 - the lengths are equal, and strict= costs
-                values[slot] = arg  # ctypes masks to 64 bits, and the guest reads as many as the type has
-            self._depth = depth + 1
-            try:
-                error = _call_unchecked(context, reference, values, count, trap_out)
-            finally:
-                self._depth = depth
-                if depth == 0:
-                    self.deadline = inf
-                    if self._closed:
-                        self.close()
-            if error or trap:
-                self._fail(error, trap)
-            # The guest writes 4 bytes of an i32: what was in the upper half is still there.
-            return None if mask is None else values[0] & mask
-
+        call = _caller(arity, mask is not None)(self, context, reference, frames, count, watch, limit, mask)
         if not set(params + results) & _FLOAT_FORMATS.keys():
             return call
         to_bits = [_to_bits(kind) for kind in params]
@@ -409,6 +379,56 @@ class WasmtimeInstance:
 
 
 _Frame = tuple[Any, c_void_p, Any]
+
+_CALLER = """
+def make(instance, context, reference, frames, count, watch, limit, mask):
+    def call({parameters}):
+        depth = instance._depth
+        if depth == 0:
+            if instance._closed:
+                raise RuntimeFault("the instance is closed")
+            if limit:
+                instance.deadline = deadline = monotonic() + limit
+                if deadline < watch.next_look:
+                    watch.wake(deadline)
+        try:
+            values, trap, trap_out = frames[depth]
+        except IndexError:
+            values, trap, trap_out = instance._new_frame()
+        # ctypes masks to 64 bits, and the guest reads as many as the type has.
+        {stores}
+        instance._depth = depth + 1
+        try:
+            error = call_unchecked(context, reference, values, count, trap_out)
+        finally:
+            instance._depth = depth
+            if depth == 0:
+                instance.deadline = inf
+                if instance._closed:
+                    instance.close()
+        if error or trap:
+            instance._fail(error, trap)
+        # The guest writes 4 bytes of an i32: what was in the upper half is still there.
+        return {result}
+    return call
+"""
+
+
+@cache
+def _caller(arity: int, has_result: bool) -> Callable[..., Callable[..., Any]]:
+    """Return the maker of callers with so many parameters: written out, since a loop over them costs as much again."""
+    names = [f"a{index}" for index in range(arity)]
+    namespace = {"RuntimeFault": RuntimeFault, "call_unchecked": _call_unchecked, "inf": inf, "monotonic": monotonic}
+    source = _CALLER.format(
+        parameters=", ".join(names),
+        stores="; ".join(f"values[{index * _RAW_WORDS}] = {name}" for index, name in enumerate(names)) or "pass",
+        result="values[0] & mask" if has_result else "None",
+    )
+    exec(source, namespace)  # noqa: S102  # made of the names above only
+    make: Callable[..., Callable[..., Any]] = namespace["make"]
+    return make
+
+
 """An array for arguments and result, and a place for a trap with a pointer to it."""
 
 

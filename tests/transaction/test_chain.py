@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.interfaces import Action
-from twisted_wasmproxy.transaction.chain import Chain, FilterSlot, LocalReply
+from twisted_wasmproxy.transaction.chain import Chain, FilterSlot
+from twisted_wasmproxy.transaction.local import LocalReply
 
 CONTINUE, PAUSE, PAUSE_HEADERS, DISCARD = Action.CONTINUE, Action.PAUSE, Action.PAUSE_HEADERS, Action.PAUSE_AND_DISCARD
 

@@ -14,8 +14,9 @@ from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
 from twisted_wasmproxy.transaction import local
-from twisted_wasmproxy.transaction.chain import Chain, FilterSlot, LocalReply
+from twisted_wasmproxy.transaction.chain import Chain, FilterSlot
 from twisted_wasmproxy.transaction.framing import settle_length
+from twisted_wasmproxy.transaction.local import LocalReply
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.upstream.server import Server

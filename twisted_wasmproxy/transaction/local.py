@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote_from_bytes
 
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import REASONS, Request, Response
 from twisted_wasmproxy.http.stream import StreamError, StreamFault
-from twisted_wasmproxy.transaction.chain import LocalReply
 
-__all__ = ["build", "error", "from_fault", "held_too_long", "overflow"]
+__all__ = ["LocalReply", "build", "error", "from_fault", "held_too_long", "overflow"]
+
+
+class LocalReply:
+    """An answer made by a filter or by the proxy itself."""
+
+    __slots__ = ("body", "details", "filter", "grpc_status", "headers", "replaces", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        body: bytes = b"",
+        details: bytes = b"",
+        grpc_status: int = -1,
+        filter: str = "",
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.details = details
+        """Why, for the log."""
+        self.grpc_status = grpc_status
+        """0 or more: answer a gRPC request with this."""
+        self.filter = filter
+        """Name of the filter that answers; empty for the proxy itself."""
+        self.replaces = False
+        """Whether the filter says it of a response head that it is shown, which may be a local answer itself."""
+
 
 _GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 """gRPC status by HTTP status, as the gRPC specification maps them; anything else is 2 (unknown)."""

@@ -34,6 +34,7 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
     request, response = txn.request, txn.response
     record = TransactionRecord(
         start=txn.started,
+        client_reused=stream.reused,
         duration=txn.finished - txn.started,
         method=request.method,
         scheme=request.scheme,
@@ -41,10 +42,10 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
         path=request.path,
         version=request.version,
         request_headers=request.headers,
-        request_header_bytes=max(0, stream.bytes_received - txn.request_bytes),
+        request_header_bytes=stream.head_received,
         request_body_bytes=txn.request_bytes,
         request_finished=error is None,
-        response_header_bytes=max(0, stream.bytes_sent - txn.response_bytes),
+        response_header_bytes=stream.head_sent,
         response_body_bytes=txn.response_bytes,
         hierarchy=txn.hierarchy.decode(),
         details=txn.details or txn.termination,
@@ -78,8 +79,8 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
             record.origin_duration = txn.finished - txn.request_sent
         if fetch.stream is not None:
             record.origin_request_body_bytes = txn.request_bytes
-            record.origin_request_header_bytes = max(0, fetch.stream.bytes_sent - txn.request_bytes)
-            record.origin_response_header_bytes = max(0, fetch.stream.bytes_received - txn.response_bytes)
+            record.origin_request_header_bytes = fetch.stream.head_sent
+            record.origin_response_header_bytes = fetch.stream.head_received
         if fetch.response is not None:
             record.origin_status = fetch.response.status
             record.origin_version = fetch.response.version

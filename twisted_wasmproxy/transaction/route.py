@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.http.messages import Request
 from twisted_wasmproxy.transaction import local
-from twisted_wasmproxy.transaction.chain import LocalReply
+from twisted_wasmproxy.transaction.local import LocalReply
 from twisted_wasmproxy.upstream.tunnel import open_tunnel
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamEr
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.attributes import attribute
-from twisted_wasmproxy.transaction.chain import Chain, LocalReply
+from twisted_wasmproxy.transaction.chain import Chain
 from twisted_wasmproxy.transaction.fetch import Fetch, starts_tunnel
 from twisted_wasmproxy.transaction.framing import settle_length
+from twisted_wasmproxy.transaction.local import LocalReply
 from twisted_wasmproxy.transaction.route import Route, TunnelRoute, route
 from twisted_wasmproxy.transaction.states import TRANSITIONS, Hook, State
 

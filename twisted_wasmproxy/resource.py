@@ -103,6 +103,8 @@ class _WebStream:
         self.bytes_received = content.seek(0, 2)
         content.seek(0)
         self.bytes_sent = 0
+        self.head_received = self.head_sent = 0  # not told by twisted.web
+        self.reused = False
         self._receiver: RequestReceiver | None = None
         self._web = request
         self._over = False

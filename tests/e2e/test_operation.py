@@ -456,7 +456,7 @@ NUMBERS = ["sssc", "sscl", "cqbl", "pqbl", "cqhl", "pshl", "pqhl", "sshl", "tts"
 
 def test_the_access_log_in_each_format_and_reopened(tmp_path: Path) -> None:
     names = ["squid", "common", "extended", "extended2", "json"]
-    custom = "%<cqhm> %<cquuc> %<pssc> %<{X-Asked}cqh> %<{X-Made}psh>"
+    custom = "%<cqhm> %<cquuc> %<pssc> %<cqtr> %<{X-Asked}cqh> %<{X-Made}psh>"
     with scripted_origin() as origin:
         origin.script = lambda arrival: arrival.send(answer(b"12345", "Content-Type: text/plain", "X-Made: y"))
         config = reverse_config(
@@ -495,13 +495,15 @@ def test_the_access_log_in_each_format_and_reopened(tmp_path: Path) -> None:
                 assert 30 < numbers["sshl"] < numbers["pshl"]
                 assert len(lines("extended2")[0]) > len(lines("extended")[0])
                 assert json.loads(lines("json")[0])["url"] == url
-                assert lines("custom") == [f"GET {url} 200 z y"]
+                assert lines("custom") == [f"GET {url} 200 0 z y"]
                 for name in [*names, "custom"]:
                     (tmp_path / f"{name}.log").rename(tmp_path / f"{name}.old")
                 reload(proxy)
                 client.get("/after")
                 for name in [*names, "custom"]:
                     assert "/after" in eventually(lambda name=name: lines(name))[0]
+                assert lines("custom") == ["GET http://proxy.test/after 200 1 - y"]
+                for name in [*names, "custom"]:
                     assert len((tmp_path / f"{name}.old").read_text().splitlines()) == 1
 
 
@@ -519,6 +521,7 @@ def test_bodies_in_chunks_count_as_bodies_in_the_access_log(tmp_path: Path) -> N
             assert line["response_body_bytes"] == 5000
             assert line["origin_response_body_bytes"] == 5000
             assert line["response_header_bytes"] < 300, line
+            assert line["origin_response_header_bytes"] == 47
 
 
 def test_log_levels_hold_for_their_namespaces(tmp_path: Path) -> None:

@@ -99,6 +99,12 @@ class ServerStream(_Stream, Protocol):
     """Bytes of the request on the wire so far, head included."""
     bytes_sent: int
     """Bytes of the response on the wire so far, head included."""
+    head_received: int
+    """Bytes of the request's head."""
+    head_sent: int
+    """Bytes of the response's head; 0 before it was sent."""
+    reused: bool
+    """Whether the connection had carried a request before this one."""
 
     def send_informational(self, response: Response) -> None:
         """Send a 1xx head (not 101); silently nothing to a client of HTTP/1.0."""
@@ -136,6 +142,10 @@ class ClientStream(_Stream, Protocol):
     """Whether the connection had served an exchange before this one."""
     bytes_received: int
     bytes_sent: int
+    head_received: int
+    """Bytes of the response's head, 1xx aside; 0 before it has come."""
+    head_sent: int
+    """Bytes of the request's head; 0 before it was sent."""
 
     def send_request(self, request: Request, end_stream: bool) -> None:
         """Send the head; framing as in `ServerStream.send_response`."""

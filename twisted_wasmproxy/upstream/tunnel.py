@@ -63,6 +63,8 @@ class TunnelStream(Wire):
         self.idle_timeout = 0.0  # the time of a tunnel is measured at the client's side
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.head_received = 0
+        self.head_sent = 0
         self._receiver = receiver
         self._opened = False
         self._paused = False

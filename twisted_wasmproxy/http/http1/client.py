@@ -213,6 +213,7 @@ class ClientProtocol(Wire):
         if method == b"CONNECT" and status < 300:
             self._begin_tunnel(stream, response)
             return rest
+        stream.head_received = head.size
         stream.keep_alive = head.keep_alive
         if method == b"HEAD" or status == 204 or status == 304:
             end_stream = True
@@ -401,7 +402,8 @@ class _ClientStream(WireStream):
         head, self._framing, self._to_send = encode_request(request, end_stream)
         self.request = request
         self.sending = True
-        self.bytes_sent += wire.write(head)
+        self.head_sent = wire.write(head)
+        self.bytes_sent += self.head_sent
         if end_stream:
             self.send_end()
 

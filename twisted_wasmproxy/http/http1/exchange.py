@@ -30,16 +30,18 @@ class Exchange(WireStream):
         "receiver",
         "request",
         "response_started",
+        "reused",
         "tunnel_ended",
         "waits_for_continue",
     )
 
     _wire: ServerProtocol
 
-    def __init__(self, wire: ServerProtocol, head: RequestHead) -> None:
+    def __init__(self, wire: ServerProtocol, head: RequestHead, reused: bool) -> None:
         super().__init__(wire)
         self.request: Request = head.request
-        self.bytes_received = head.size
+        self.bytes_received = self.head_received = head.size
+        self.reused = reused
         self.content_received = 0
         self.receiver: RequestReceiver | None = None
         self.response_started = False
@@ -81,7 +83,8 @@ class Exchange(WireStream):
             keep_alive = False
         if not keep_alive:
             wire.forbid_keep_alive()
-        self.bytes_sent += wire.write(head)
+        self.head_sent = wire.write(head)
+        self.bytes_sent += self.head_sent
         if self._framing is _FRAMING_TUNNEL:
             wire.begin_tunnel()
         elif end_stream:

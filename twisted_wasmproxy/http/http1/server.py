@@ -91,7 +91,7 @@ _CLOSED = _Input.CLOSED
 class ServerProtocol(Wire):
     """One client connection."""
 
-    __slots__ = ("_discarded", "_expires", "_factory", "_head", "_held", "_input", "_keep_alive", "stream")
+    __slots__ = ("_discarded", "_expires", "_factory", "_head", "_held", "_input", "_keep_alive", "_served", "stream")
 
     def __init__(self, factory: ServerFactory) -> None:
         super().__init__(factory.deadlines)
@@ -100,6 +100,7 @@ class ServerProtocol(Wire):
         self._head: RequestHead | None = None
         self._held = b""
         self._keep_alive = True
+        self._served = False
         self.stream: Exchange | None = None
         self._expires = NEVER
         self._discarded = 0
@@ -219,7 +220,8 @@ class ServerProtocol(Wire):
             return b""
         if not head.keep_alive or factory.draining:
             self._keep_alive = False
-        stream = self.stream = Exchange(self, head)
+        stream = self.stream = Exchange(self, head, self._served)
+        self._served = True
         if head.chunked:
             self._decoder = ChunkedDecoder(factory.limits)
             self._input = _CONTENT

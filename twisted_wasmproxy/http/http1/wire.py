@@ -255,17 +255,31 @@ class Wire:
 class WireStream:
     """The sending half of a stream: content in its framing."""
 
-    __slots__ = ("_framing", "_to_send", "_wire", "bytes_received", "bytes_sent", "connection", "sending")
+    __slots__ = (
+        "_framing",
+        "_to_send",
+        "_wire",
+        "bytes_received",
+        "bytes_sent",
+        "connection",
+        "head_received",
+        "head_sent",
+        "sending",
+    )
 
     connection: ConnectionInfo
     bytes_received: int
     bytes_sent: int
+    head_received: int
+    head_sent: int
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self.connection = wire.connection
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.head_received = 0
+        self.head_sent = 0
         self._framing = _FRAMING_NONE
         self._to_send = 0
         self.sending = False

@@ -2,7 +2,8 @@
 
 Everything after the listener is the same as under `twistd wasmproxy`: rules, filters, upstreams. twisted.web decides
 what reaches it: a request body is complete (and wherever twisted.web keeps it) before the transaction starts, request
-trailers are not seen, and 1xx answers, response trailers and upgrades cannot be sent.
+trailers are not seen, and 1xx answers, response trailers and upgrades cannot be sent. Of the file's limits and times
+those hold that are not about connections: `body` and `buffer`, `idle` for origins, `drain`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from twisted_wasmproxy.http.stream import RequestReceiver, ServerStream, StreamE
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.service import ProxyService
+    from twisted_wasmproxy.transaction.proxy import Proxy
 
 __all__ = ["WasmProxyResource"]
 
@@ -60,18 +62,25 @@ class WasmProxyResource(Resource):
     def __init__(self, service: ProxyService) -> None:
         Resource.__init__(self)
         self._service = service
+        self._proxy: Proxy | None = None
         self._listener = ListenerConfig(endpoint="")
 
     def render(self, request: WebRequest) -> int:
         """Start a transaction; it ends the request when it has an answer."""
+        proxy = self._service.proxy
+        if proxy is not self._proxy:  # the first request, or the first after a reload
+            self._proxy = proxy
+            self._listener = ListenerConfig(endpoint="", limits=proxy.config.limits, timeouts=proxy.config.timeouts)
         try:
             stream = _WebStream(request)
+            if 0 < self._listener.limits.body < stream.bytes_received:
+                raise MessageError(413, "the request content is too long")
         except MessageError as error:
             request.setResponseCode(error.status)
             request.write(str(error).encode() + b"\n")
             request.finish()
         else:
-            stream.start(self._service.proxy.handler(self._listener))
+            stream.start(proxy.handler(self._listener))
         return NOT_DONE_YET
 
 

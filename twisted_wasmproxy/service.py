@@ -99,7 +99,7 @@ class ProxyService(Service):
             cache=CodeCache(config.code_cache or default_folder()),
             node=dict(config.node),
             log_level=_wasm_level,
-            drain=max((listener.timeouts.drain for listener in config.listeners), default=30.0),
+            drain=max((listener.timeouts.drain for listener in config.listeners), default=config.timeouts.drain),
         )
         filters = FilterSet(config, self._host)
         try:
@@ -256,7 +256,7 @@ class ProxyService(Service):
         self._retired.clear()
         if self._proxy is not None and self._filters is not None:
             running[self._proxy] = self._filters
-        limit = max((listener.timeouts.drain for listener in self.config.listeners), default=30.0)
+        limit = max((listener.timeouts.drain for listener in self.config.listeners), default=self.config.timeouts.drain)
         left = sum(len(proxy.transactions) for proxy in running)
         if left:
             _log.info("waiting up to {limit} s for {left} transactions", limit=limit, left=left)

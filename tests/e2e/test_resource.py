@@ -95,6 +95,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
                 {"native": "length"},
             ],
             access_log={"path": "access.json", "format": "json"},
+            limits={"body": "3MiB"},
+            timeouts={"idle": 1},
             remap=[
                 {"match": {"path": "/app/no"}, "respond": 451},
                 {"match": {"path": "/app/"}, "upstream": "origin"},
@@ -220,6 +222,16 @@ def test_what_the_proxy_answers_itself(mounted: Mounted) -> None:
         assert client.response()[0] == 502
         mounted.origin.reset()
         assert client.get("/app/y")[2] == b"GET /app/y "
+
+
+def test_limits_and_times_of_the_file_hold(mounted: Mounted) -> None:
+    with mounted.connect() as client:
+        client.request("/app/", "POST", body=b"x" * (3 * MIB + 1))
+        assert client.response()[0] == 413
+    assert not mounted.origin.seen
+    mounted.origin.reset(lambda arrival: bool(arrival.read_all()))
+    with mounted.connect() as client:
+        assert client.get("/app/")[0] == 504
 
 
 def test_answers_stream_and_wait_for_a_slow_reader(mounted: Mounted) -> None:

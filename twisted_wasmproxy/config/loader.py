@@ -91,7 +91,7 @@ class _Loader:
         self.check_endpoints(listeners)
         if not values.get("remap") and (not listeners or any(listener.mode == "reverse" for listener in listeners)):
             self.place.warn("no remap rules: a reverse listener answers 404 unless a filter answers")
-        return Configuration(listeners=listeners, **values)
+        return Configuration(listeners=listeners, limits=limits, timeouts=timeouts, **values)
 
     def listener(self, values: dict[str, Any], limits: LimitsConfig, timeouts: TimeoutsConfig) -> ListenerConfig:
         given = values.pop("access", {})

@@ -271,6 +271,10 @@ class Configuration:
     filters: tuple[WasmFilterConfig | NativeFilterConfig, ...] = ()
     headers: HeadersConfig = field(default_factory=HeadersConfig)
     access_log: tuple[AccessLogConfig, ...] = ()
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """Those of the file; each listener's are in its own configuration."""
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    """The same."""
     log_levels: tuple[tuple[str, str], ...] = ()
     """(namespace, level) pairs for twisted.logger; `""` is the default level."""
     node: tuple[tuple[str, str], ...] = ()

@@ -152,9 +152,8 @@ class Chain:
             for index, gate in enumerate(response):
                 gate.index = index
 
-    def leave(self) -> None:
-        """End a piece of work; at the end of the outermost one, do the resumes that were asked for meanwhile."""
-        self.depth -= 1
+    def do_resumes(self) -> None:
+        """At the end of the outermost piece of work: do the resumes that were asked for meanwhile."""
         while self.resumes and not self.depth:
             lane, gate = self.resumes.pop(0)
             lane.resume(gate)
@@ -202,20 +201,20 @@ class Chain:
         if self.closed:
             return
         self.closed = True
-        self._unwatch()
-        self.request.stop()
-        self.response.stop()
+        if self._watched:
+            self._unwatch()
+        request, response = self.request, self.response
+        request.end_all()
+        response.end_all()
         for site in self.sites:
-            if site.filter is not None:
+            site.request_gate = site.response_gate = CLOSED_GATE
+            made, site.filter = site.filter, None
+            if made is not None:
                 try:
-                    site.filter.closed()
+                    made.closed()
                 except Exception:  # one filter's failure is not the next one's
                     _log.failure("filter {name} failed at its end", name=site.slot.name)
-                site.filter = None
-            site.request_gate = site.response_gate = CLOSED_GATE
         # All of these know each other: taken apart, they go at once, and not when the collector comes.
         self.sites = []
         self.hooks = []
-        self.request.gates = []
-        self.response.gates = []
         self.request = self.response = CLOSED_LANE

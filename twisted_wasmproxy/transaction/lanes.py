@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.interfaces import Action
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction.body import Body
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ __all__ = [
     "ResponseLane",
 ]
 
+_log = Logger()
+
 WAIT_HIGH = 64 * 1024
 """Bytes that may wait unseen behind a held head before the source is asked to stop."""
 
@@ -56,6 +59,10 @@ class Held(Enum):
 
 _OPEN, _HEAD, _HEAD_BODY, _BODY, _TRAILERS = Held.OPEN, Held.HEAD, Held.HEAD_BODY, Held.BODY, Held.TRAILERS
 _CONTINUE, _PAUSE_HEADERS, _DISCARD = Action.CONTINUE, Action.PAUSE_HEADERS, Action.PAUSE_AND_DISCARD
+
+
+_NOTHING: list[bytes] = []
+"""Stands for every list that nothing was put into; never changed."""
 
 
 class Gate:
@@ -102,10 +109,11 @@ class Gate:
         self.head_end = False
         self.end = False
         """Whether the end of the message came with what is held."""
-        self.body = Body()
+        self.body: Body | None = None
+        """What was shown and is held; made when it is needed first."""
         self.shows_body = False
         """Whether the filter may look at `body` now."""
-        self.waiting: list[bytes] = []
+        self.waiting: list[bytes] = _NOTHING
         self.waiting_size = 0
         self.trailers_wait = False
         self.running = False
@@ -117,11 +125,19 @@ class Gate:
         if self.held is _OPEN and not self.shows_body:
             return
         self.held = _OPEN
-        self.body = Body()
+        self.body = None
         self.shows_body = False
-        self.waiting = []
+        self.waiting = _NOTHING
         self.waiting_size = 0
         self.trailers_wait = False
+
+    def hold(self, data: bytes) -> Body:
+        """Add to what is held, and return all of it."""
+        body = self.body
+        if body is None:
+            body = self.body = Body()
+        body.append(data)
+        return body
 
 
 class Lane:
@@ -193,7 +209,9 @@ class Lane:
         try:
             self._headers(0, end_stream)
         finally:
-            chain.leave()
+            chain.depth -= 1
+            if chain.resumes:
+                chain.do_resumes()
 
     def data(self, data: bytes, end_stream: bool) -> None:
         """Content; the last of it if `end_stream` (then no trailers follow)."""
@@ -207,7 +225,9 @@ class Lane:
         try:
             self._data(0, data, end_stream)
         finally:
-            chain.leave()
+            chain.depth -= 1
+            if chain.resumes:
+                chain.do_resumes()
 
     def end(self, trailers: Headers | None) -> None:
         """The end after the last content, with trailers if there are any."""
@@ -226,7 +246,9 @@ class Lane:
         try:
             self._trailers(0)
         finally:
-            chain.leave()
+            chain.depth -= 1
+            if chain.resumes:
+                chain.do_resumes()
 
     def stop(self) -> None:
         """Nothing more comes in or out; held bytes are dropped."""
@@ -235,6 +257,13 @@ class Lane:
         self.era += 1
         for gate in self.gates:
             gate.clear()
+
+    def end_all(self) -> None:
+        """The stream has ended: nothing comes any more, and the gates are let go."""
+        self.stopped = True
+        self.transparent = False
+        self.era += 1
+        self.gates = []
 
     def restart(self, end_stream: bool) -> None:
         """Begin again with another head (a local answer): filters that have seen the first are passed by."""
@@ -252,7 +281,9 @@ class Lane:
                     gate.passed = False
             self._headers(0, end_stream)
         finally:
-            chain.leave()
+            chain.depth -= 1
+            if chain.resumes:
+                chain.do_resumes()
 
     def resume(self, gate: Gate) -> None:
         if gate.running:
@@ -266,7 +297,9 @@ class Lane:
             try:
                 self._release(gate)
             finally:
-                chain.leave()
+                chain.depth -= 1
+                if chain.resumes:
+                    chain.do_resumes()
 
     # The walk along the gates. Each of these begins at gate `i` and ends at a gate that holds, or at the way out.
 
@@ -319,12 +352,10 @@ class Lane:
                     i += 1
                     continue
                 # Held by a filter that looks at no body: what comes is kept for when it resumes.
-                gate.body.append(data)
+                self._check_limit(gate, gate.hold(data))
                 gate.end = end_stream
-                self._check_limit(gate)
                 return
-            body = gate.body
-            body.append(data)
+            body = gate.hold(data)
             gate.shows_body = gate.running = True
             gate.end = end_stream
             try:
@@ -346,12 +377,10 @@ class Lane:
                 if held is _OPEN:
                     gate.held = _BODY
                 self.chain.watch()
-                self._check_limit(gate)
+                self._check_limit(gate, body)
                 return
             gate.shows_body = False
-            if body.modified:
-                self.modified = True
-            data = body.take()
+            data = self._take(gate)
             gate.held = _OPEN
             if not gate.passed:
                 gate.passed = True
@@ -405,18 +434,30 @@ class Lane:
     def _wait(self, gate: Gate, data: bytes, end_stream: bool) -> None:
         gate.end = end_stream
         if data:
-            gate.waiting.append(data)
+            if gate.waiting is _NOTHING:
+                gate.waiting = [data]
+            else:
+                gate.waiting.append(data)
             before = gate.waiting_size
             gate.waiting_size = before + len(data)
             if before <= WAIT_HIGH < gate.waiting_size:
                 self._waits(True)
 
-    def _check_limit(self, gate: Gate) -> None:
+    def _check_limit(self, gate: Gate, body: Body) -> None:
         limit = self.chain.buffer_limit
-        if len(gate.body) > limit:
+        if len(body) > limit:
             name = gate.site.slot.name
             _log.warn("filter {name} holds more of a body than {limit} bytes: given up", name=name, limit=limit)
             self._overflow(name)
+
+    def _take(self, gate: Gate) -> bytes:
+        """Return what a gate holds, and note whether its filter has changed it."""
+        body = gate.body
+        if body is None:
+            return b""
+        if body.modified:
+            self.modified = True
+        return body.take()
 
     def _pass_held(self, gate: Gate) -> None:
         """Let the head and the shown bytes of a gate through; not the end."""
@@ -428,9 +469,7 @@ class Lane:
             self._headers(gate.index + 1, False)
             if self.era != era:
                 return
-        if gate.body.modified:
-            self.modified = True
-        data = gate.body.take()
+        data = self._take(gate)
         if data:
             self._data(gate.index + 1, data, False)
 
@@ -450,7 +489,7 @@ class Lane:
                 return
             if gate.waiting_size > WAIT_HIGH:
                 self._waits(False)
-            gate.waiting = []
+            gate.waiting = _NOTHING
             gate.waiting_size = 0
             if waiting or gate.end:
                 self._data(i, b"".join(waiting), gate.end)
@@ -478,9 +517,7 @@ class Lane:
                     self._headers(i + 1, False)
                     if self.era != era:
                         return
-                if gate.body.modified:
-                    self.modified = True
-                self._data(i + 1, gate.body.take(), True)
+                self._data(i + 1, self._take(gate), True)
 
 
 class RequestLane(Lane):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -69,7 +71,8 @@ class ProxyService(Service):
         self._proxy: Proxy | None = None
         self._retired: dict[Proxy, FilterSet] = {}
         self._reloads = DeferredLock()
-        self._previous_hup: Any = None
+        self._draining: list[Deferred[None]] = []
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     @property
     def proxy(self) -> Proxy:
@@ -114,7 +117,8 @@ class ProxyService(Service):
             _log.warn("{warning}", warning=warning)
         for wanted in config.listeners:
             self._listeners[wanted.endpoint].use(self._proxy, wanted)
-        self._handle_hup()
+        if config.path is not None:
+            self._handle(signal.SIGHUP, self._reload_and_report)
 
     def _bind(self) -> None:
         for config in self.config.listeners:
@@ -214,20 +218,19 @@ class ProxyService(Service):
 
         old.when_idle(over)
 
-    def _handle_hup(self) -> None:
-        """Reload on SIGHUP, where signals can be had (the main thread of a process that runs a reactor)."""
-        if self.config.path is None:
-            return
+    def _handle(self, number: signal.Signals, act: Callable[[], None]) -> None:
+        """Act on a signal in the reactor's turn, where signals can be had (the main thread of a process)."""
 
-        def hang_up(number: int, frame: FrameType | None) -> None:
-            self._reactor.callFromThread(self._reload_and_report)
+        def received(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(act)
 
-        try:
-            self._previous_hup = signal.signal(signal.SIGHUP, hang_up)
-        except ValueError:  # not the main thread
-            self._previous_hup = None
+        with suppress(ValueError):  # not the main thread
+            self._previous_handlers.setdefault(number, signal.signal(number, received))
 
     def _reload_and_report(self) -> None:
+        if not self.running:
+            return
+
         def failed(failure: Failure) -> None:
             if failure.check(ConfigurationError, StartError):
                 _log.error("reload refused, nothing changed: {reason}", reason=failure.getErrorMessage())
@@ -241,12 +244,25 @@ class ProxyService(Service):
     # Stop
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, let the transactions in flight finish (up to `timeouts.drain`), and close everything."""
+        """Stop listening, let the transactions in flight finish (up to `timeouts.drain`), and close everything.
+
+        A further SIGINT or SIGTERM ends the wait.
+        """
         Service.stopService(self)
-        if self._previous_hup is not None:
-            signal.signal(signal.SIGHUP, self._previous_hup)
-            self._previous_hup = None
-        return ensureDeferred(self._stop())
+        if self._previous_handlers:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handle(number, self._drain_no_longer)
+        return ensureDeferred(self._stop()).addBoth(self._stopped)
+
+    def _drain_no_longer(self) -> None:
+        for idle in self._draining:
+            idle.cancel()
+
+    def _stopped(self, result: Any) -> Any:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._previous_handlers.clear()
+        return result
 
     async def _stop(self) -> None:
         listeners = list(self._listeners.values())
@@ -260,10 +276,8 @@ class ProxyService(Service):
         left = sum(len(proxy.transactions) for proxy in running)
         if left:
             _log.info("waiting up to {limit} s for {left} transactions", limit=limit, left=left)
-        idle = []
-        for proxy in running:
-            idle.append(_idle(proxy).addTimeout(limit, self._reactor))
-        await DeferredList(idle, consumeErrors=True)
+        self._draining = [_idle(proxy).addTimeout(limit, self._reactor) for proxy in running]
+        await DeferredList(self._draining, consumeErrors=True)
         for listener in listeners:
             listener.abort()
         for proxy in running:

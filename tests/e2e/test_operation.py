@@ -174,6 +174,24 @@ def test_a_stop_waits_no_longer_than_its_limit(tmp_path: Path) -> None:
         assert "Traceback" not in proxy.log
 
 
+def test_a_second_signal_ends_the_wait_and_a_reload_meanwhile_does_not(tmp_path: Path) -> None:
+    with scripted_origin() as origin:
+        origin.script = lambda arrival: bool(arrival.read_all())
+        with running_proxy(reverse_config(origin), tmp_path) as proxy, connect(proxy.port) as client:
+            client.request()
+            origin.wait(lambda: origin.seen)
+            proxy.process.send_signal(signal.SIGTERM)
+            eventually(lambda: "waiting up to 30.0 s for 1 transactions" in proxy.log)
+            proxy.process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                proxy.process.wait(0.3)
+            proxy.process.send_signal(signal.SIGTERM)
+            assert client.closed()
+            assert proxy.process.wait(10) == -signal.SIGTERM
+        assert "Traceback" not in proxy.log
+        assert "Unhandled" not in proxy.log
+
+
 def test_a_tunnel_ends_with_the_limit_too(tmp_path: Path) -> None:
     port = free_port()
     with scripted_origin() as origin:

@@ -179,6 +179,8 @@ class RedirectConfig:
 class RemapConfig:
     """One rule. All given conditions must hold; the first rule that matches wins."""
 
+    name: str = ""
+    """For filters: the property `route_name`."""
     host: str | None = None
     """Host without port, without case; `*.example.com` for any name below."""
     path: str | None = None

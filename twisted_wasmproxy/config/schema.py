@@ -278,6 +278,7 @@ def _remap(values: dict[str, Any], place: Place) -> RemapConfig:
 _REMAP = Then(
     Record(
         {
+            "name": Key(text),
             "match": Key(_MATCH),
             "upstream": Key(text),
             "redirect": Key(_REDIRECT),

@@ -118,7 +118,7 @@ _REQUEST: dict[bytes, Callable[[Transaction], object]] = {
 
 _RESPONSE: dict[bytes, Callable[[Transaction], object]] = {
     b"code": lambda t: t.response.status if t.response is not None else None,
-    b"code_details": lambda t: t.details or None,
+    b"code_details": lambda t: t.details or (b"via_upstream" if t.response is not None else None),
     b"headers": lambda t: t.response.headers if t.response is not None else None,
     b"trailers": lambda t: t.chain.response.trailers if t.chain is not None else None,
     b"flags": lambda t: 0 if t.response is not None else None,

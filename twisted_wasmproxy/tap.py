@@ -35,10 +35,6 @@ class Options(usage.Options):
         print(f"twisted-wasmproxy {__version__}")
         raise SystemExit(0)
 
-    def postOptions(self) -> None:
-        if not self.files:
-            raise usage.UsageError("--config FILE is needed")
-
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Tell a mistake of the operator, which ends twistd as an exception, in its own words and without a traceback."""
@@ -56,6 +52,8 @@ def makeService(options: Options) -> IService:
     from twisted_wasmproxy.service import ProxyService
 
     sys.excepthook = _tell
+    if not options.files:  # not told while options are parsed: twistd would end with status 0
+        raise usage.UsageError("--config FILE is needed")
     try:
         config = load(*options.files)
     except ConfigurationError as wrong:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from tests.e2e.support import Arrival, Pair, answer, eventually
 
 
@@ -131,6 +133,30 @@ def test_what_was_refused_is_logged_and_so_is_what_was_cut_off(pair: Pair) -> No
         client.request("/cut")
         client.read_until(b"abc")
         client.reset()
-    cut = eventually(lambda: logged(url="http://proxy.test/cut"))
-    assert cut[0]["result"] == "ERR_CLIENT_ABORT"
-    assert cut[0]["status"] == 200
+    aborted = eventually(lambda: logged(url="http://proxy.test/cut"))
+    assert (aborted[0]["result"], aborted[0]["status"]) == ("ERR_CLIENT_ABORT", 200)
+
+
+@pytest.mark.parametrize(
+    ("silent", "result", "finish"), [(False, "ERR_READ_ERROR", "INTR"), (True, "ERR_READ_TIMEOUT", "TIMEOUT")]
+)
+def test_an_answer_that_the_origin_breaks_off_is_not_blamed_on_the_client(
+    pair: Pair, silent: bool, result: str, finish: str
+) -> None:
+    def script(arrival: Arrival) -> bool:
+        arrival.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
+        return silent and bool(arrival.read_all())
+
+    pair.origin.reset(script)
+    with pair.connect() as client:
+        client.request(f"/broken-{result}")
+        client.read_until(b"abc")
+        assert client.closed()
+
+    def logged() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in pair.log.read_text().splitlines()]
+        return [line for line in lines if line["url"] and line["url"].endswith(result)]
+
+    line = eventually(logged)[0]
+    assert (line["result"], line["origin_finish"]) == (result, finish)
+    assert line["request_finished"]

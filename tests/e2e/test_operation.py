@@ -124,6 +124,14 @@ def test_a_configuration_that_cannot_be_used_ends_the_start(tmp_path: Path, conf
     assert "Traceback" not in done.stderr + done.stdout
 
 
+def test_a_start_without_a_configuration_says_what_is_missing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [TWISTD, "--nodaemon", "wasmproxy"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "twistd wasmproxy: --config FILE is needed\n"
+
+
 # Stop
 
 

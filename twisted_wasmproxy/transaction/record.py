@@ -60,6 +60,8 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
         record.response_headers = response.headers
     if error is not None and not txn.replied:
         record.result = "ERR_READ_TIMEOUT" if error.fault is StreamFault.TIMEOUT else "ERR_CLIENT_ABORT"
+    elif txn.upstream_failure and not txn.replied:
+        record.result = "ERR_READ_TIMEOUT" if txn.termination == b"upstream:timeout" else "ERR_READ_ERROR"
     else:
         record.result = _RESULTS.get(txn.details, "TCP_MISS")
     if txn.outgoing is not None:
@@ -87,7 +89,7 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
             record.origin_response_headers = Headers(fetch.response.headers)
             record.origin_response_body_bytes = txn.response_bytes
         if txn.upstream_failure:
-            record.origin_finish = "TIMEOUT" if txn.details == b"timeout" else "INTR"
+            record.origin_finish = "TIMEOUT" if record.result == "ERR_READ_TIMEOUT" else "INTR"
     return record
 
 

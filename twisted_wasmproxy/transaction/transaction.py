@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
-from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError, StreamFault
+from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.attributes import attribute
@@ -526,7 +526,7 @@ class Transaction:
         self.termination = self.termination or why
         self.response_ended = True
         self.stream.abort()
-        self._close(StreamError(StreamFault.DISCONNECTED, "broken off here"))
+        self._close(None)
 
     # Flow control
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.proxy import Proxy, running_proxy
+from twisted_wasmproxy.runtimes import get_engine
 
 __all__ = [
-    *("MODULES", "PLUGINS", "SCRIPT", "Answer", "Origin", "Seen", "Stand"),
+    *("INTERRUPTIBLE", "MODULES", "PLUGINS", "SCRIPT", "Answer", "Origin", "Seen", "Stand"),
     *("module", "read_answer", "read_answers", "running_origin", "serving", "until"),
 ]
 
@@ -29,6 +30,9 @@ MODULES = Path(__file__).parent / "modules"
 SCRIPT = MODULES / "script.wasm"
 PLUGINS = Path(__file__).parent / "plugins"
 """On PYTHONPATH of the proxies: has the native filters of these tests."""
+
+INTERRUPTIBLE = get_engine("auto").interruptible
+"""Whether the engine that these proxies choose can stop an endless loop."""
 
 _tags = (f"t{number:05}" for number in itertools.count(1))
 
@@ -85,6 +89,7 @@ class Origin:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     origin: Origin
 
     def handle_one_request(self) -> None:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.e2e_wasm.conftest import Serve
-from tests.e2e_wasm.support import MODULES, SCRIPT, Stand, module, read_answer, until
+from tests.e2e_wasm.support import INTERRUPTIBLE, MODULES, SCRIPT, Stand, module, read_answer, until
 from tests.proxywasm.guest import assemble
 from tests.support.proxy import StartFailed, running_proxy
 
@@ -274,7 +274,7 @@ def test_a_reload_that_a_module_refuses_changes_nothing(serve: Serve) -> None:
         for wrong in (
             [module("a", configuration="configure ret 0")],
             [module("a", vm_id="x", configuration="configure trap")],
-            [module("a", configuration="configure loop", vm_config={"cpu_limit": "100ms"})],
+            *[[module("a", configuration="configure loop", vm_config={"cpu_limit": "100ms"})]] * INTERRUPTIBLE,
             [module("a", code=MODULES / "missing.wasm")],
         ):
             before = reloads(stand, "reload refused, nothing changed")

@@ -33,7 +33,8 @@ test: $(TEST_STAMP)
 
 test-wasmer: $(WASMER_STAMP)
 	$(ENV310)/bin/python -c 'import wasmer'
-	$(ENV310)/bin/python -m pytest $(PYTEST) tests/runtimes tests/proxywasm tests/examples/test_modules.py
+	$(ENV310)/bin/python -m pytest $(PYTEST) tests/runtimes tests/proxywasm tests/examples/test_modules.py \
+		tests/e2e_wasm/test_flow.py tests/e2e_wasm/test_failure.py
 
 lint: $(TEST_STAMP)
 	$(ENV)/bin/ruff check
@@ -49,6 +50,7 @@ bench: $(BENCH_STAMP)
 examples: $(TEST_STAMP)
 	$(ENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[build]'
 	PYTHON=$(abspath $(ENV))/bin/python $(MAKE) -C examples/c_headers
+	PYTHON=$(abspath $(ENV))/bin/python $(MAKE) -C tests/e2e_wasm/modules
 	$(MAKE) -C examples/as_body
 
 clean:

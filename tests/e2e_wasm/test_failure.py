@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e_wasm.conftest import Serve
-from tests.e2e_wasm.support import INTERRUPTIBLE, Stand, module, read_answer, serving
+from tests.e2e_wasm.support import INTERRUPTIBLE, Stand, module, read_answer, serving, until
 
 EVENTS = [
     *("create", "request_headers", "request_body", "request_trailers"),
@@ -132,6 +132,17 @@ def test_streams_of_a_failed_vm_are_all_answered(serve: Serve) -> None:
                 assert read_answer(sock).status == 503
         for _, tag in held:
             stand.told(tag, "other")
+
+
+@pytest.mark.parametrize("event", ["request_headers", "request_body", "response_headers", "response_body"])
+def test_streams_held_by_a_module_that_fails_open_go_on(serve: Serve, event: str) -> None:
+    with serve([module("other", vm_id="other"), module("a", fail_open=True)], pacer="other") as stand:
+        sock, tag = stand.send("/echo", method="POST", body=b"text", paced=False, a=f"{event} pause")
+        until(lambda: any(line.startswith(f"a {event} ") for line in stand.lines(tag)))
+        assert stand.ask("/", a="request_headers trap").status == 200
+        with sock:
+            answer = read_answer(sock)
+        assert (answer.status, answer.body, answer.complete) == (200, b"text", True)
 
 
 def test_a_stream_begun_without_its_module_is_never_shown_to_the_next_vm(serve: Serve) -> None:

@@ -160,3 +160,4 @@ def test_an_answer_that_the_origin_breaks_off_is_not_blamed_on_the_client(
     line = eventually(logged)[0]
     assert (line["result"], line["origin_finish"]) == (result, finish)
     assert line["request_finished"]
+    assert "origin: " in line["details"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import ssl
 import threading
@@ -154,7 +153,7 @@ def test_an_upstream_without_a_living_server_is_a_502_that_names_the_cause(tmp_p
         for _ in range(5):
             status, fields, body = client.get()
             assert status == 502
-            assert re.fullmatch(rb"502 Bad Gateway: .*[Cc]onnection refused\n", body), body
+            assert body == b"502 Bad Gateway: dead: Connection refused\n"
             assert fields[b"content-type"].startswith(b"text/plain")
             assert fields[b"date"]
         client.request("/", "POST", body=b"x" * 100_000)
@@ -181,7 +180,7 @@ def test_a_full_pool_is_a_503(tmp_path: Path) -> None:
             assert busy.wait(10)
             status, _, body = second.get()
             assert status == 503
-            assert b"1 connections in use" in body
+            assert body == b"503 Service Unavailable: origin: all of 1 connections in use for 0.4 s\n"
             go.set()
             assert first.response()[0] == 200
             assert second.get()[0] == 200
@@ -203,7 +202,7 @@ def test_a_connection_that_is_not_made_in_time_is_a_504(tmp_path: Path) -> None:
         }
         with running_proxy(config, tmp_path) as proxy, connect(proxy.port) as client:
             status, _, body = client.get()
-            assert (status, body[:20]) == (504, b"504 Gateway Timeout:")
+            assert (status, body) == (504, b"504 Gateway Timeout: slow: no connection within 0.4 s\n")
         for sock in full:
             sock.close()
 

@@ -70,9 +70,12 @@ def held_too_long() -> LocalReply:
     return error(504, "a filter has held the stream for too long", b"filter_timeout")
 
 
-def from_fault(fault: StreamError) -> LocalReply:
-    """Return the answer for an origin that could not be asked or gave no usable answer (RFC 9110 section 15.6)."""
-    return error(_STATUS_OF_FAULT[fault.fault], str(fault), fault.fault.name.lower().encode())
+def from_fault(fault: StreamError, cause: str) -> LocalReply:
+    """Return the answer for an origin that could not be asked or gave no usable answer (RFC 9110 section 15.6).
+
+    `cause` is the fault in words that are fit for a client.
+    """
+    return error(_STATUS_OF_FAULT[fault.fault], cause, fault.fault.name.lower().encode())
 
 
 def build(reply: LocalReply, request: Request) -> tuple[Response, bytes]:

@@ -70,6 +70,8 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
         if url != request.scheme + b"://" + request.authority + request.path:
             record.mapped_url = url
         record.origin_request_headers = outgoing.headers
+    if txn.upstream_failure:
+        record.details = b": ".join(filter(None, (record.details, txn.upstream_failure)))
     fetch = txn.fetch
     if fetch is not None and txn.upstream_connection is not None and fetch.server is not None:
         record.origin_name = fetch.server.host

@@ -378,7 +378,10 @@ class Transaction:
         if self._response_started:
             self.break_off(b"upstream:" + error.fault.name.lower().encode())
         else:
-            self.local_reply(local.from_fault(error))
+            cause = str(error)
+            if not self.forward:
+                cause = self.proxy.upstreams.cluster(self.upstream_name.decode()).without_servers(cause)
+            self.local_reply(local.from_fault(error, cause))
 
     def fetch_wants_pause(self, pause: bool) -> None:
         self._pause_request(_ORIGIN) if pause else self._resume_request(_ORIGIN)

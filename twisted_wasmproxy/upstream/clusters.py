@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IDelayedCall
@@ -84,6 +85,13 @@ class Cluster:
         """Return the pool of a server that is not among `tried`, or None."""
         left = [server for server in self.servers if server not in tried]
         return self._pools[self._choose(key, None, left)] if left else None
+
+    def without_servers(self, text: str) -> str:
+        """Return the text of an error with this upstream's name for its servers: clients need not know those."""
+        for server in self.servers:
+            known = "|".join(map(re.escape, (server.name, f"{server.host}:{server.port}", server.host)))
+            text = re.sub(rf"(?<![\w.-])(?:{known})(?![\w.-]|:\d)", lambda match: self.name, text)
+        return text
 
     @property
     def pools(self) -> Sequence[Pool]:

@@ -48,6 +48,10 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 def makeService(options: Options) -> IService:
     """Return the service of a configuration file. Raises UsageError with everything that is wrong with it."""
+    if sys.platform == "linux":
+        from twisted_wasmproxy.reactor import install_unless_chosen
+
+        install_unless_chosen()
     from twisted_wasmproxy.config import ConfigurationError, load
     from twisted_wasmproxy.service import ProxyService
 

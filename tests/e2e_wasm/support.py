@@ -212,10 +212,10 @@ def read_answer(sock: socket.socket, method: str = "GET") -> Answer:
         return _read_answer(stream, method)
 
 
-def read_answers(sock: socket.socket, count: int) -> list[Answer]:
+def read_answers(sock: socket.socket, count: int, first_method: str = "GET") -> list[Answer]:
     """Read the answers to pipelined requests."""
     with sock.makefile("rb") as stream:
-        return [_read_answer(stream, "GET") for _ in range(count)]
+        return [_read_answer(stream, "GET" if number else first_method) for number in range(count)]
 
 
 def _read_answer(stream: Any, method: str) -> Answer:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e_wasm.support import Stand, module, serving
+from tests.e2e_wasm.support import Answer, Stand, module, read_answers, serving
 
 NAMES = ["a", "o"]
 
@@ -156,3 +157,31 @@ def test_an_origin_that_lies_about_its_length_gives_a_broken_message(stand: Stan
     assert not answer.complete or answer.status == 502
     answer = stand.ask("/lie/1000", **{name: "response_body pause"})
     assert not answer.complete or answer.status == 502
+
+
+def ask_twice(stand: Stand, first: str, method: str, script: str) -> list[Answer]:
+    """Send two requests on one connection: what the first answer is must not spill into the second."""
+    with socket.create_connection(("127.0.0.1", stand.proxy.port), 10) as sock:
+        head = f"{method} {first} HTTP/1.1\r\nHost: a\r\nx-a: {script}\r\n\r\n"
+        sock.sendall(f"{head}GET /bytes/3 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        return read_answers(sock, 2, method)
+
+
+def test_the_method_that_the_client_sent_frames_its_answer(stand: Stand) -> None:
+    head, get = ask_twice(stand, "/bytes/5", "HEAD", "request_headers set 0 :method GET")
+    assert (head.status, head.header("content-length"), get.body) == (200, "5", b"xxx")
+    empty, get = ask_twice(stand, "/bytes/5", "GET", "request_headers set 0 :method HEAD")
+    assert (empty.status, empty.header("content-length"), get.body) == (200, "0", b"xxx")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_given_or_taken_by_a_filter_frames_its_answer(stand: Stand, status: int) -> None:
+    empty, get = ask_twice(stand, "/bytes/5", "GET", f"response_headers set 2 :status {status}")
+    assert (empty.status, get.body) == (status, b"xxx")
+    empty, get = ask_twice(stand, f"/status/{status}", "GET", "response_headers set 2 :status 200")
+    assert (empty.status, empty.body, get.body) == (200, b"", b"xxx")
+
+
+def test_a_filter_cannot_make_an_upgrade_of_an_answer(stand: Stand) -> None:
+    answer, get = ask_twice(stand, "/bytes/5", "GET", "response_headers set 2 :status 101")
+    assert (answer.status, get.body) == (500, b"xxx")

@@ -416,6 +416,8 @@ class Transaction:
         tunnel = fetch is not None and fetch.tunnel and starts_tunnel(self.request, response)
         self.response_ended = end_stream and not tunnel
         try:
+            if response.status < 200 and not tunnel:
+                raise ValueError("a 1xx where nobody has asked for an upgrade")
             self.tunnel = tunnel
             self.stream.send_response(response, self.response_ended)
             if tunnel and self.state is State.SEND_RESPONSE:

@@ -120,16 +120,19 @@ def encode_request(request: Request, end_stream: bool) -> tuple[bytes, Framing, 
 
 
 def encode_response(
-    response: Response, request: Request, end_stream: bool, keep_alive: bool
+    response: Response, request: Request, end_stream: bool, keep_alive: bool, method: bytes | None = None
 ) -> tuple[bytes, Framing, int]:
     """Return the head of a final response (or of a 101) for the wire, its framing, and the length where that is LENGTH.
 
     `keep_alive` says that the connection will serve another request; with Framing.CLOSE it will not all the same.
+    `method` is the one that the client sent, and that frames its answer, where `request` may have another by now.
     Raises ValueError where a part of it must not be sent.
     """
     status = response.status
+    if method is None:
+        method = request.method
     parts = [b"HTTP/1.1 %d %b" % (status, response.reason)]
-    connected = status < 300 and request.method == b"CONNECT"
+    connected = status < 300 and method == b"CONNECT"
     if connected or status == 204 or status == 101:
         # RFC 9110 section 8.6: neither these nor a 2xx to CONNECT may have a Content-Length.
         _encode_fields(parts, response.headers, _SKIPPED_FROM_RESPONSE)
@@ -139,8 +142,14 @@ def encode_response(
             parts += (b"Connection: Upgrade", b"Upgrade: " + (response.upgrade or request.upgrade or b""))
     else:
         length = _encode_fields_and_length(parts, response.headers, _SKIPPED_FROM_RESPONSE)
-        if status == 304 or request.method == b"HEAD":
+        if status == 304 or method == b"HEAD":
             framing = _NONE
+        elif end_stream and length:
+            # What had no content by its method or status has another by now: its length was that of what is not sent.
+            headers = response.headers.copy()
+            headers.set(b"content-length", b"0")
+            empty = Response(status, headers, response.reason)
+            return encode_response(empty, request, True, keep_alive, method)
         elif length is not None:
             framing = _LENGTH
         elif end_stream:

@@ -27,6 +27,7 @@ class Exchange(WireStream):
         "content_received",
         "failure",
         "finished",
+        "method",
         "receiver",
         "request",
         "response_started",
@@ -40,6 +41,8 @@ class Exchange(WireStream):
     def __init__(self, wire: ServerProtocol, head: RequestHead, reused: bool) -> None:
         super().__init__(wire)
         self.request: Request = head.request
+        self.method = head.request.method
+        """As the client sent it: filters may change the request's."""
         self.bytes_received = self.head_received = head.size
         self.reused = reused
         self.content_received = 0
@@ -76,7 +79,9 @@ class Exchange(WireStream):
         if self.response_started or wire.stream is not self:
             return
         keep_alive = wire.will_keep_alive(self)
-        head, self._framing, self._to_send = encode_response(response, self.request, end_stream, keep_alive)
+        head, self._framing, self._to_send = encode_response(
+            response, self.request, end_stream, keep_alive, self.method
+        )
         self.response_started = True
         self.sending = True
         if self._framing is _FRAMING_CLOSE:

@@ -333,7 +333,7 @@ class ServerProtocol(Wire):
         """Return whether the connection can serve another request after this response."""
         if not self._keep_alive:
             return False
-        if stream.request.method == b"CONNECT":
+        if stream.method == b"CONNECT":
             return False  # what follows may have been meant for the tunnel that is not to be
         return self._input is not _CONTENT or not stream.waits_for_continue
 
@@ -380,7 +380,7 @@ class ServerProtocol(Wire):
         if answered:
             self.break_off(stream)
         else:
-            stream.bytes_sent += self.write(_error_response(status, text, stream.request.method != b"HEAD"))
+            stream.bytes_sent += self.write(_error_response(status, text, stream.method != b"HEAD"))
             self._linger()
 
     def _break_stream(self, error: StreamError) -> None:

@@ -252,6 +252,8 @@ def test_a_connection_that_the_origin_closed_while_idle_is_not_used(tmp_path: Pa
             for _ in range(10):
                 client.request("/", "POST", body=b"x")
                 assert client.response()[0] == 200
+                assert closed.wait(10)
+                closed.clear()
 
 
 # TLS and other addresses

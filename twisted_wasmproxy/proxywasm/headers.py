@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.proxywasm.abi import MapType, Status
-from twisted_wasmproxy.proxywasm.contexts import Context, StreamContext
+from twisted_wasmproxy.proxywasm.contexts import Context
 from twisted_wasmproxy.proxywasm.wire import decode_pairs, encode_pairs
 
 __all__ = [
@@ -51,6 +51,13 @@ _VALID = {
 _STATUS = re.compile(rb"[1-9][0-9][0-9]")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SPLITTING = re.compile(rb"[\r\n\0]")
+_splitting = _SPLITTING.search
+
+_PLAIN_AT_MOST = 4096
+_plain: set[bytes] = set()
+"""Names, as guests spell them, that are known to be tokens and neither pseudo-headers nor Host."""
+
+_OK = Status.OK
 
 
 def get_value(context: Context, map_type: int, name: bytes) -> bytes | Status:
@@ -129,24 +136,28 @@ def add_value(context: Context, map_type: int, name: bytes, value: bytes) -> Sta
     target = _writable(context, map_type)
     if target is None:
         return Status.BAD_ARGUMENT
-    if _is_control(map_type, name):
-        return _write_control(context, map_type, name.lower(), value)
-    if (fault := acceptable(name, value)) is not None:
-        return _refused(context, fault)
+    if name not in _plain or _splitting(value):
+        if _is_control(map_type, name):
+            return _write_control(context, map_type, name.lower(), value)
+        if (fault := acceptable(name, value)) is not None:
+            return _refused(context, fault)
+        _remember(name)
     target.add(name, value)
-    return Status.OK
+    return _OK
 
 
 def replace_value(context: Context, map_type: int, name: bytes, value: bytes) -> Status:
     target = _writable(context, map_type)
     if target is None:
         return Status.BAD_ARGUMENT
-    if _is_control(map_type, name):
-        return _write_control(context, map_type, name.lower(), value)
-    if (fault := acceptable(name, value)) is not None:
-        return _refused(context, fault)
+    if name not in _plain or _splitting(value):
+        if _is_control(map_type, name):
+            return _write_control(context, map_type, name.lower(), value)
+        if (fault := acceptable(name, value)) is not None:
+            return _refused(context, fault)
+        _remember(name)
     target.set(name, value)
-    return Status.OK
+    return _OK
 
 
 def remove_value(context: Context, map_type: int, name: bytes) -> Status:
@@ -208,11 +219,11 @@ def _trailers(stream: Any, map_type: int) -> Any:
     return None
 
 
-def _writable(context: Context, map_type: int) -> Any:
+def _writable(context: Any, map_type: int) -> Any:
     """Return the fields of a map that may be written now, made if need be, or None."""
-    if not isinstance(context, StreamContext) or context.ended:
-        return None
     stream = context.stream
+    if stream is None or context.ended:
+        return None
     if map_type == _REQUEST:
         return stream.request.headers if stream.request_headers_writable else None
     if map_type == _RESPONSE:
@@ -223,6 +234,12 @@ def _writable(context: Context, map_type: int) -> Any:
     if map_type == _RESPONSE_TRAILERS and context.open_trailers == 2:
         return stream.response_trailers if stream.response_trailers is not None else stream.add_trailers(False)
     return None
+
+
+def _remember(name: bytes) -> None:
+    """Spare the next use of a name that was found to be plain the looking into it."""
+    if len(_plain) < _PLAIN_AT_MOST and name.lower() != b"host":
+        _plain.add(name)
 
 
 def _is_control(map_type: int, name: bytes) -> bool:

@@ -203,9 +203,11 @@ class Chain:
         self.closed = True
         if self._watched:
             self._unwatch()
-        request, response = self.request, self.response
-        request.end_all()
-        response.end_all()
+        for lane in (self.request, self.response):
+            lane.stopped = True
+            lane.transparent = False
+            lane.era += 1
+            lane.gates = []
         for site in self.sites:
             site.request_gate = site.response_gate = CLOSED_GATE
             made, site.filter = site.filter, None

@@ -258,13 +258,6 @@ class Lane:
         for gate in self.gates:
             gate.clear()
 
-    def end_all(self) -> None:
-        """The stream has ended: nothing comes any more, and the gates are let go."""
-        self.stopped = True
-        self.transparent = False
-        self.era += 1
-        self.gates = []
-
     def restart(self, end_stream: bool) -> None:
         """Begin again with another head (a local answer): filters that have seen the first are passed by."""
         self.stop()

@@ -63,11 +63,11 @@ class Site:
 
     @property
     def request_headers_writable(self) -> bool:
-        return not self.request_gate.passed and not self.chain.closed
+        return not self.request_gate.passed
 
     @property
     def response_headers_writable(self) -> bool:
-        return not self.response_gate.passed and not self.chain.closed
+        return not self.response_gate.passed
 
     @property
     def request_body(self) -> Body | None:

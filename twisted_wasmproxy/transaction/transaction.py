@@ -354,22 +354,22 @@ class Transaction:
         if self.tunnel:
             self.response_bytes += len(data)
             self.stream.send_data(data)
-        elif self.replied:
-            return
-        elif self.chain is not None:
-            self.chain.response.data(data, end_stream)
-        else:
-            self.response_data_passed(data, end_stream)
+        elif not self.replied:
+            chain = self.chain
+            if chain is None or chain.response.transparent:
+                self.response_data_passed(data, end_stream)
+            else:
+                chain.response.data(data, end_stream)
 
     def fetch_end(self, trailers: Headers | None) -> None:
         if self.tunnel:
             self.stream.send_end()
-        elif self.replied:
-            return
-        elif self.chain is not None:
-            self.chain.response.end(trailers)
-        else:
-            self.response_end_passed(trailers)
+        elif not self.replied:
+            chain = self.chain
+            if chain is None or (chain.response.transparent and trailers is None):
+                self.response_end_passed(trailers)
+            else:
+                chain.response.end(trailers)
 
     def fetch_failed(self, error: StreamError) -> None:
         self.upstream_failure = str(error).encode()

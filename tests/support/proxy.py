@@ -153,11 +153,14 @@ def running_proxy(
     port: int | None = None,
     environment: Mapping[str, str] | None = None,
     timeout: float = START_TIMEOUT,
+    options: Sequence[str] = (),
 ) -> Iterator[Proxy]:
     """Run `twistd -n wasmproxy --config` until the block ends.
 
     A mapping is written to `folder`/proxy.yaml; where it names no listeners it gets one, in reverse mode on a free
-    port. For a file, or listeners of your own, say which `port` to wait for. Raises StartFailed.
+    port. For a file, or listeners of your own, say which `port` to wait for. `options` are twistd's.
+
+    Raises StartFailed.
     """
     if port is None:
         port = free_port()
@@ -171,7 +174,7 @@ def running_proxy(
     twistd = Path(sys.executable).with_name("twistd")
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [twistd, "--nodaemon", "--pidfile=", "wasmproxy", "--config", path],
+            [twistd, "--nodaemon", "--pidfile=", *options, "wasmproxy", "--config", path],
             cwd=folder,
             env=dict(environment) if environment is not None else None,
             stdin=subprocess.DEVNULL,

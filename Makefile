@@ -13,7 +13,7 @@ TEST_STAMP := $(ENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 BENCH_STAMP := $(ENV)/.installed-bench
 WASMER_STAMP := $(ENV310)/.installed-test
 
-.PHONY: help run test test-wasmer lint bench examples clean
+.PHONY: help run test test-wasmer lint bench docs examples clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-wasmer  run the tests of engines, the Proxy-Wasm host and example modules on CPython 3.10 (wasmer)'
 	@echo 'make lint         ruff, mypy, import rules'
 	@echo 'make bench        compare with Envoy, nginx and twisted.web on this machine'
+	@echo 'make docs         build the documentation as HTML in docs/_build'
 	@echo 'make examples     rebuild the example modules from their sources'
 	@echo 'make clean        remove everything that make made'
 
@@ -47,6 +48,10 @@ bench: $(BENCH_STAMP)
 	$(ENV)/bin/python benchmarks/calls.py
 	$(ENV)/bin/python benchmarks/run.py
 
+docs: $(RUN_STAMP)
+	$(ENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(ENV)/bin/python -m sphinx -W -q docs docs/_build
+
 examples: $(TEST_STAMP)
 	$(ENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[build]'
 	PYTHON=$(abspath $(ENV))/bin/python $(MAKE) -C examples/c_headers
@@ -55,7 +60,7 @@ examples: $(TEST_STAMP)
 
 clean:
 	rm -rf $(ENV) $(ENV310) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	rm -rf examples/as_body/node_modules
+	rm -rf examples/as_body/node_modules docs/_build
 
 # A stamp is as new as the last installation of what it names; nothing is asked of the network while it is.
 $(RUN_STAMP): $(SOURCES)

@@ -68,6 +68,7 @@ class ProxyService(Service):
         self._listeners: dict[str, Listener] = {}
         self._host: WasmHost | None = None
         self._filters: FilterSet | None = None
+        self._prepared: FilterSet | None = None
         self._proxy: Proxy | None = None
         self._retired: dict[Proxy, FilterSet] = {}
         self._reloads = DeferredLock()
@@ -91,26 +92,35 @@ class ProxyService(Service):
         Service.privilegedStartService(self)
         self._bind()
 
+    def prepare(self) -> Deferred[None]:
+        """Read and compile the modules in a thread; `startService` then finds them ready.
+
+        For a service that is started while the reactor runs, which compiling would hold up for seconds. Fails with
+        FilterError.
+        """
+        filters = FilterSet(self.config, self._make_host())
+
+        def prepared(result: None) -> None:
+            self._prepared = filters
+
+        return self._in_thread(filters.prepare).addCallback(prepared)
+
     def startService(self) -> None:
         Service.startService(self)
         self._bind()
         logs.adopt_standard_logging()
         logs.set_levels(self.config.log_levels)
         config = self.config
-        self._host = WasmHost(
-            self._reactor,
-            cache=CodeCache(config.code_cache or default_folder()),
-            node=dict(config.node),
-            log_level=_wasm_level,
-            drain=max((listener.timeouts.drain for listener in config.listeners), default=config.timeouts.drain),
-        )
-        filters = FilterSet(config, self._host)
+        filters, self._prepared = self._prepared, None
         try:
-            filters.prepare()
+            if filters is None:
+                filters = FilterSet(config, self._make_host())
+                filters.prepare()
             filters.start()
             self._proxy = self._make_proxy(config, filters, None)
         except (FilterError, StartError) as wrong:
-            filters.close()
+            if filters is not None:
+                filters.close()
             raise self._cannot_start(str(wrong)) from wrong
         self._filters = filters
         for warning in self.config.warnings:
@@ -119,6 +129,17 @@ class ProxyService(Service):
             self._listeners[wanted.endpoint].use(self._proxy, wanted)
         if config.path is not None:
             self._handle(signal.SIGHUP, self._reload_and_report)
+
+    def _make_host(self) -> WasmHost:
+        config = self.config
+        self._host = WasmHost(
+            self._reactor,
+            cache=CodeCache(config.code_cache or default_folder()),
+            node=dict(config.node),
+            log_level=_wasm_level,
+            drain=max((listener.timeouts.drain for listener in config.listeners), default=config.timeouts.drain),
+        )
+        return self._host
 
     def _bind(self) -> None:
         for config in self.config.listeners:

@@ -180,7 +180,7 @@ class RemapConfig:
     """One rule. All given conditions must hold; the first rule that matches wins."""
 
     name: str = ""
-    """For filters: the property `route_name`."""
+    """For filters: the property `route_name`; where empty, the rule's place in the file."""
     host: str | None = None
     """Host without port, without case; `*.example.com` for any name below."""
     path: str | None = None

@@ -83,7 +83,8 @@ def route(txn: Transaction) -> Route | TunnelRoute | LocalReply:
         if request.method == b"CONNECT":
             return local.error(405, "CONNECT is for a forward proxy", b"connect_refused")
         return local.error(404, "no rule for this host and path", b"no_rule")
-    txn.rule_name = match.rule.name.encode()
+    rule = match.rule
+    txn.rule_name = (rule.name or (rule.location.key if rule.location is not None else "")).encode()
     if match.redirect is not None:
         status, location = match.redirect
         return LocalReply(status, [(b"Location", location)], details=b"redirect")

@@ -221,6 +221,8 @@ class StreamContext(Context):
             result = vm.call(self, vm.calls.on_request_headers, self.id, size, end_stream)
         except VMFailed:
             return self._failed()
+        if not result and not self._answered:
+            return _CONTINUE
         action = self._headers_action(result)
         self._request_held = action is not _CONTINUE and not self._resumed
         return action
@@ -259,6 +261,8 @@ class StreamContext(Context):
             result = vm.call(self, vm.calls.on_response_headers, self.id, size, end_stream)
         except VMFailed:
             return self._failed()
+        if not result and not self._answered:
+            return _CONTINUE
         action = self._headers_action(result)
         self._response_held = action is not _CONTINUE and not self._resumed
         return action

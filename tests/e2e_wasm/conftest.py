@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e_wasm.support import Stand, module, serving
+from tests.support.compiled import compiled_modules
 
 Serve = Callable[..., AbstractContextManager[Stand]]
 
 
 @pytest.fixture(scope="session")
 def code_cache(request: pytest.FixtureRequest) -> Path:
-    return request.config.cache.mkdir("compiled-modules")
+    return compiled_modules(request.config)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.compiled import compiled_modules
 from tests.support.origin import Answer, Origin, Seen, running_origin
 from tests.support.proxy import Proxy, StartFailed, running_proxy
 
@@ -38,7 +39,7 @@ Serve = Callable[..., AbstractContextManager[Stand]]
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Serve:
     """Run the proxy with one module before an origin. Compiled code is kept from run to run."""
-    code_cache = request.config.cache.mkdir("compiled-modules")
+    code_cache = compiled_modules(request.config)
 
     @contextmanager
     def run(name: str, configuration: Any, *, upstream: str = "origin", **options: Any) -> Iterator[Stand]:

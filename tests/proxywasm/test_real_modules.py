@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compiled import compiled_modules
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request
 from twisted_wasmproxy.interfaces import Action
@@ -48,7 +49,7 @@ ATTRIBUTES = {
 @pytest.fixture
 def started(bench, pytestconfig):
     """Return a function that starts one of the modules, with its configuration or another."""
-    folder = pytestconfig.cache.mkdir("compiled-modules")
+    folder = compiled_modules(pytestconfig)
     bench.host.cache = CodeCache(folder)
 
     def start(name, configuration=None, **options):

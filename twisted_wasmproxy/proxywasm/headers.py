@@ -133,20 +133,23 @@ def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
 
 
 def add_value(context: Context, map_type: int, name: bytes, value: bytes) -> Status:
-    target = _writable(context, map_type)
-    if target is None:
-        return Status.BAD_ARGUMENT
-    if name not in _plain or _splitting(value):
-        if _is_control(map_type, name):
-            return _write_control(context, map_type, name.lower(), value)
-        if (fault := acceptable(name, value)) is not None:
-            return _refused(context, fault)
-        _remember(name)
+    target = _for_line(context, map_type, name, value)
+    if target.__class__ is Status:
+        return target  # type: ignore[no-any-return]  # it is one
     target.add(name, value)
     return _OK
 
 
 def replace_value(context: Context, map_type: int, name: bytes, value: bytes) -> Status:
+    target = _for_line(context, map_type, name, value)
+    if target.__class__ is Status:
+        return target  # type: ignore[no-any-return]  # it is one
+    target.set(name, value)
+    return _OK
+
+
+def _for_line(context: Context, map_type: int, name: bytes, value: bytes) -> Any:
+    """Return the fields that an ordinary line may be written to, or a Status: the end of the matter for any other."""
     target = _writable(context, map_type)
     if target is None:
         return Status.BAD_ARGUMENT
@@ -156,8 +159,7 @@ def replace_value(context: Context, map_type: int, name: bytes, value: bytes) ->
         if (fault := acceptable(name, value)) is not None:
             return _refused(context, fault)
         _remember(name)
-    target.set(name, value)
-    return _OK
+    return target
 
 
 def remove_value(context: Context, map_type: int, name: bytes) -> Status:

@@ -135,7 +135,7 @@ def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
 def add_value(context: Context, map_type: int, name: bytes, value: bytes) -> Status:
     target = _for_line(context, map_type, name, value)
     if target.__class__ is Status:
-        return target  # type: ignore[no-any-return]  # it is one
+        return target
     target.add(name, value)
     return _OK
 
@@ -143,7 +143,7 @@ def add_value(context: Context, map_type: int, name: bytes, value: bytes) -> Sta
 def replace_value(context: Context, map_type: int, name: bytes, value: bytes) -> Status:
     target = _for_line(context, map_type, name, value)
     if target.__class__ is Status:
-        return target  # type: ignore[no-any-return]  # it is one
+        return target
     target.set(name, value)
     return _OK
 

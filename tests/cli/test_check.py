@@ -40,7 +40,8 @@ def test_a_good_configuration_is_said_to_be_usable(tmp_path: Path) -> None:
     done = wasmproxy("check", written(tmp_path, wasm("good.wasm")))
     assert done.returncode == 0
     assert done.stdout == f"{tmp_path}/proxy.yaml: can be used: 1 listener, 1 upstream, 1 rule, 1 filter\n"
-    assert done.stderr == ""
+    # Where `auto` is wasmer, the operator is told what it cannot do, and nothing else.
+    assert [line for line in done.stderr.splitlines() if "wasmer cannot be interrupted" not in line] == []
 
 
 def test_a_file_without_listeners_is_for_a_resource_only(tmp_path: Path) -> None:

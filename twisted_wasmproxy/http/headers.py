@@ -42,17 +42,14 @@ class Headers:
     def set(self, name: bytes, value: bytes) -> None:
         """Give `name` this one value: the first line changes in place, further ones go, a missing one is added."""
         lower = name.lower()
-        kept: list[tuple[bytes, bytes, bytes]] = []
-        found = False
-        for line in self.lines:
-            if line[0] != lower:
-                kept.append(line)
-            elif not found:
-                found = True
-                kept.append((lower, line[1], value))
+        lines = self.lines
+        found = [i for i, line in enumerate(lines) if line[0] == lower]
         if not found:
-            kept.append((lower, name, value))
-        self.lines = kept
+            lines.append((lower, name, value))
+            return
+        lines[found[0]] = (lower, lines[found[0]][1], value)
+        for i in reversed(found[1:]):
+            del lines[i]
 
     def remove(self, name: bytes) -> bool:
         """Drop every line of `name`; return whether there was one."""

@@ -194,7 +194,12 @@ class StreamContext(Context):
     hook = None
 
     def __init__(self, root: RootContext, stream: Any) -> None:
-        super().__init__(root.vm, root, stream)
+        # What Context does, written out: there is one of these for each stream.
+        self.id = 0
+        self.vm = root.vm
+        self.root = root
+        self.stream = stream
+        self.awaiting_done = False
         self.ended = False
         """Whether the stream is over: from on_done on, nothing can be done to it."""
         self.open_trailers = 0
@@ -301,7 +306,9 @@ class StreamContext(Context):
         try:
             if not self.id:
                 self._create()
-            if on_done is None or vm.call(self, on_done, self.id):
+            if on_done is None and vm.calls.on_log is None and vm.calls.on_delete is None:
+                self._forget()
+            elif on_done is None or vm.call(self, on_done, self.id):
                 self._delete()
             else:
                 self.awaiting_done = True

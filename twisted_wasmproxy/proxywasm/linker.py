@@ -157,7 +157,7 @@ def make(vm, serve, fault, failure, name):
             return int(error.status)
         except (Exit, Trap):
             raise
-        except Exception:
+        except Exception:  # our own failure: told in the log, and to the guest as a status
             report(vm, name)
             return failure
     return host_function

@@ -19,6 +19,7 @@ changed.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -140,7 +141,7 @@ class Gate:
         return body
 
 
-class Lane:
+class Lane(ABC):
     """The gates of one direction, and the way out, which the two directions fill in."""
 
     __slots__ = (
@@ -178,20 +179,20 @@ class Lane:
         self.transparent = True
         """Whether content goes straight to the way out: nobody looks at it, and nothing has been held so far."""
 
-    def _head_out(self, end_stream: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _head_out(self, end_stream: bool) -> None: ...
 
-    def _data_out(self, data: bytes, end_stream: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _data_out(self, data: bytes, end_stream: bool) -> None: ...
 
-    def _end_out(self, trailers: Headers | None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _end_out(self, trailers: Headers | None) -> None: ...
 
-    def _waits(self, waiting: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _waits(self, waiting: bool) -> None: ...
 
-    def _overflow(self, name: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _overflow(self, name: str) -> None: ...
 
     def looks_beyond_heads(self, at_bodies: bool) -> None:
         """Note that a filter looks at content, or only at trailers."""
@@ -568,7 +569,7 @@ GATE_OF_ONE_BEING_MADE = _no_gate(running=True, passed=False)
 CLOSED_GATE = _no_gate(running=False, passed=True)
 """What a filter that outlives its stream still sees of its gates."""
 
-CLOSED_LANE = Lane.__new__(Lane)
+CLOSED_LANE = ResponseLane.__new__(ResponseLane)
 CLOSED_LANE.gates = []
 CLOSED_LANE.trailers = None
 CLOSED_LANE.era = 0

@@ -7,6 +7,7 @@ Content-Length and Transfer-Encoding against each other. What it lets pass and m
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
@@ -50,7 +51,7 @@ class HeadLimits(Protocol):
     def header_count(self) -> int: ...
 
 
-class _Head:
+class _Head(ABC):
     """What reading the head of a request and of a response have in common."""
 
     __slots__ = (
@@ -165,13 +166,13 @@ class _Head:
             raise MessageError(431, "too many header fields")
         self._interpret([field_lines[line] for line in lines])
 
+    @abstractmethod
     def _start_line(self, data: bytes) -> int:
         """Read the start line; return where it ends in `data`, -1 if that has not come yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _interpret(self, lines: list[tuple[bytes, bytes, bytes]]) -> None:
         """Make the message of the start line and these fields."""
-        raise NotImplementedError
 
     def _read_connection(self, values: list[bytes], version_1_1: bool) -> set[bytes]:
         """Set `keep_alive`, take out the fields that Connection names, and return its options."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from sys import maxsize
 from typing import Any, ClassVar, Protocol
 
@@ -51,7 +52,7 @@ class Timeouts(Protocol):
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
-class Wire:
+class Wire(ABC):
     """A Twisted protocol that gathers what it writes, knows when its peer does not read, and reads framed content."""
 
     __slots__ = (
@@ -121,7 +122,7 @@ class Wire:
         self.read_closed = True
         self.read_ended()
 
-    def writeConnectionLost(self) -> None:
+    def writeConnectionLost(self) -> None:  # noqa: B027  # there is nothing to do
         """The transport has carried out loseWriteConnection."""
 
     # -- IPushProducer, for the transport
@@ -135,32 +136,32 @@ class Wire:
         self.write_blocked = False
         self.writing_resumed()
 
-    def stopProducing(self) -> None:
+    def stopProducing(self) -> None:  # noqa: B027  # there is nothing to do
         """connectionLost follows."""
 
     # -- for the two ends to fill in
 
-    def connectionMade(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def connectionMade(self) -> None: ...
 
-    def _consume(self, data: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _consume(self, data: bytes) -> None: ...
 
-    def connection_lost(self, reason: Failure) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def connection_lost(self, reason: Failure) -> None: ...
 
+    @abstractmethod
     def read_ended(self) -> None:
         """The peer has closed its direction."""
-        raise NotImplementedError
 
-    def writing_paused(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def writing_paused(self) -> None: ...
 
-    def writing_resumed(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def writing_resumed(self) -> None: ...
 
-    def deadline_passed(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def deadline_passed(self) -> None: ...
 
     # -- what they use
 
@@ -252,7 +253,7 @@ class Wire:
             self.transport.unregisterProducer()
 
 
-class WireStream:
+class WireStream(ABC):
     """The sending half of a stream: content in its framing."""
 
     __slots__ = (
@@ -320,14 +321,14 @@ class WireStream:
         self.sending = False
         self._sent()
 
+    @abstractmethod
     def _break(self, error: StreamError) -> None:
         """What was given to send cannot be sent: break the message off and tell the receiver."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _sent(self) -> None:
         """The message, or our direction of a tunnel, has ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _tunnelled(self) -> None:
         """Bytes went into a tunnel."""
-        raise NotImplementedError

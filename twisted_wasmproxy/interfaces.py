@@ -1,8 +1,10 @@
-"""The contracts that others may implement: filters in Python, and what a filter may do to its stream.
+"""The contracts that others may implement: filters in Python, and what a filter may do to its stream; cache stores.
 
 A *filter* sees one HTTP stream pass and may change, hold, answer or break it. A Wasm module is a filter
 (`twisted_wasmproxy.proxywasm`); so is a Python object found through `twisted.plugin`. Both get exactly the
 powers below, and both obey the same rules, which are those of the Proxy-Wasm ABI 0.2.1 (stream flow).
+
+A *cache store* keeps responses; what may be stored and reused is not its business.
 """
 
 from __future__ import annotations
@@ -13,13 +15,27 @@ from typing import TYPE_CHECKING
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from twisted.internet.defer import Deferred
+
+    from twisted_wasmproxy.cache.entry import Selection, StoredHead
     from twisted_wasmproxy.http.headers import Headers
     from twisted_wasmproxy.http.messages import Request, Response
     from twisted_wasmproxy.transaction.states import Hook
 
-__all__ = ["Action", "IBody", "IFilter", "IFilterFactory", "IFilterStream", "Phase"]
+__all__ = [
+    "Action",
+    "IBody",
+    "ICacheStore",
+    "ICacheStoreFactory",
+    "IFilter",
+    "IFilterFactory",
+    "IFilterStream",
+    "IStoreWriter",
+    "IStoredResponse",
+    "Phase",
+]
 
 
 class Action(IntEnum):
@@ -154,3 +170,119 @@ class IFilterFactory(Interface):
 
     def create(stream: IFilterStream) -> IFilter | None:
         """Make the filter for one stream, before its first callback; None to stay out of it."""
+
+
+class IStoredResponse(Interface):
+    """One stored response: its head, and access to its content.
+
+    Content may be incomplete (a stored 206): positions are those of the complete representation.
+    """
+
+    head: StoredHead = Attribute("The head; never changed.")
+    parts: tuple[tuple[int, int], ...] = Attribute(
+        "What is there, as (start, stop) in order; `((0, length),)` if all is."
+    )
+    size: int = Attribute("Bytes of content that are there.")
+    body: bytes | None = Attribute("All content in one piece, where it is complete and at hand in memory; else None.")
+    memo: object = Attribute("For the cache to remember what it has worked out of the head; None at first.")
+
+    def read(start: int, size: int) -> bytes | Deferred[bytes]:
+        """Return at least one and at most `size` bytes from `start` on, which lies in a part.
+
+        A Deferred if that takes a while. Raises, or fails with, `StoreError` if the content is no longer there.
+        """
+
+    def used() -> None:
+        """It answers a request now: for the choice of what to evict. Cheap."""
+
+    def hold() -> None:
+        """Keep the content readable, even if the response is removed or replaced, until `release`."""
+
+    def release() -> None:
+        """End one `hold`."""
+
+
+class IStoreWriter(Interface):
+    """A response that is being stored. Nobody finds it until `commit`; it is gone without a trace after `abort`."""
+
+    head: StoredHead = Attribute("The head as it was given.")
+
+    def write(data: bytes) -> Deferred[None] | None:
+        """Append content. A Deferred asks the caller to write no more until it fires (it never fails).
+
+        Raises `StoreFull`, or another `StoreError`, if it cannot be kept; then only `available`, `read` and `abort`
+        follow, and everything but this `data` can still be read.
+        """
+
+    def available(start: int) -> int:
+        """Return how many bytes can be read from `start` on without a gap: written now, or had before."""
+
+    def read(start: int, size: int) -> bytes | Deferred[bytes]:
+        """As `IStoredResponse.read`, for what is available."""
+
+    def commit(head: StoredHead) -> IStoredResponse | Deferred[IStoredResponse]:
+        """All content has been written; `head` (now with `length`) takes the place of the first one.
+
+        From the moment of the result it is found under `head.key`, in the place of what was stored there with the same
+        `head.vary`. It survives a crash or is not there. Raises, or fails with, `StoreError`. Until then what was
+        written can be read from here.
+        """
+
+    def abort() -> None:
+        """Forget it. Nothing happens after `commit` or another `abort`."""
+
+
+class ICacheStore(Interface):
+    """Keeps responses under keys, several variants (by `StoredHead.vary`) to a key.
+
+    Every method is called in the reactor's thread and must not hold it up: what takes longer than a few microseconds
+    of memory access goes to a thread, and the result comes as a Deferred. Where a method may return a value or a
+    Deferred of it, one that has it at hand returns it: an answer from memory is written in the stack that asked.
+    """
+
+    def start() -> Deferred[None] | None:
+        """Open. Raises, or fails with, `StoreError` with a text for the operator."""
+
+    def stop() -> Deferred[None] | None:
+        """Close; writers that are open are aborted."""
+
+    def lookup(key: bytes) -> Sequence[IStoredResponse] | Deferred[Sequence[IStoredResponse]]:
+        """Return what is stored under a key, the latest first; empty if nothing is (or it cannot be read)."""
+
+    def create(head: StoredHead, size: int | None, base: IStoredResponse | None, start: int) -> IStoreWriter | None:
+        """Begin to store a response of `size` bytes, None if not known; return None if it would not be kept.
+
+        Content is written from position `start` of the representation on. `base`: an incomplete stored response of the
+        same representation, whose parts the new one has, too; what is written replaces what overlaps.
+        """
+
+    def update(stored: IStoredResponse, head: StoredHead) -> IStoredResponse | Deferred[IStoredResponse]:
+        """Give a stored response another head with the same key and `vary` (a validation); its content stays.
+
+        If it has been removed meanwhile, the result is good for this one answer only.
+        """
+
+    def remove(stored: IStoredResponse) -> None:
+        """Forget one stored response, as soon as can be."""
+
+    def purge(selection: Selection, soft: bool) -> int | Deferred[int]:
+        """Remove all that is selected, or if `soft` set `purged` of its head to now; return how many there were.
+
+        When the result is there no lookup finds what was purged, in any process that shares the store. What is being
+        written meanwhile is not stored, if it was begun before.
+        """
+
+    def entries(selection: Selection, limit: int) -> Sequence[IStoredResponse] | Deferred[Sequence[IStoredResponse]]:
+        """Return up to `limit` stored responses of a selection, for people to look at."""
+
+    def stats() -> Mapping[str, int | float | str] | Deferred[Mapping[str, int | float | str]]:
+        """Return figures for people and monitoring; among them `entries`, `bytes`, `capacity` (bytes), `evictions`."""
+
+
+class ICacheStoreFactory(Interface):
+    """What makes a store for a configuration. Provide it from a module in `twisted/plugins/`."""
+
+    name: str = Attribute("The name by which the configuration refers to it (`cache: {store: {name: ...}}`).")
+
+    def make(configuration: object, reactor: object) -> ICacheStore:
+        """Return a store, not started. Raises ValueError with a text for the operator."""

@@ -13,7 +13,13 @@ from twisted_wasmproxy.interfaces import Phase
 __all__ = [
     "AccessConfig",
     "AccessLogConfig",
+    "AdminConfig",
+    "CacheConfig",
+    "CacheKeyConfig",
+    "CacheRules",
+    "CacheStoreConfig",
     "Configuration",
+    "DiskCacheConfig",
     "HeadersConfig",
     "HealthConfig",
     "LimitsConfig",
@@ -176,6 +182,119 @@ class RedirectConfig:
 
 
 @dataclass(frozen=True)
+class CacheKeyConfig:
+    """What tells one stored resource from another, beside scheme and path (RFC 9111 section 2)."""
+
+    query: Literal["keep", "drop", "sort"] = "keep"
+    """`sort`: parameters in order of name (those of one name keep theirs)."""
+    query_only: tuple[str, ...] = ()
+    """If not empty, only these parameters count; `utm_*` for all that begin so."""
+    query_without: tuple[str, ...] = ()
+    """These parameters do not count."""
+    host: bool = True
+    """False: all hosts share what is stored."""
+    headers: tuple[str, ...] = ()
+    """Request fields that count."""
+    cookies: tuple[str, ...] = ()
+    """Cookies that count."""
+
+
+@dataclass(frozen=True)
+class CacheRules:
+    """How one remap rule uses the cache; what a rule does not say is as the `cache` section says."""
+
+    enabled: bool = True
+    methods: tuple[str, ...] = ("GET", "HEAD", "POST")
+    """Methods whose responses may be stored and, but for POST, answered from the cache. A POST response is stored only
+    if its Content-Location is its own URI (RFC 9110 section 9.3.3), and answers GET and HEAD."""
+    directives: Literal["honor", "ignore"] = "honor"
+    """`ignore`: the origin's Cache-Control, Expires and Pragma count for nothing (no-store and private too)."""
+    client_directives: Literal["honor", "ignore"] = "honor"
+    """`ignore`: a request's Cache-Control and Pragma count for nothing, but for only-if-cached."""
+    ttl: float | None = None
+    """Overrides the lifetime that the origin gives, in seconds; what it forbids to store is not stored."""
+    min_ttl: float = 0.0
+    """Shorter lifetimes are raised to this, but for responses that must be validated (no-cache)."""
+    max_ttl: float | None = None
+    default_ttl: float | None = None
+    """For a response without lifetime whose status may be stored by heuristics; None: heuristics by Last-Modified."""
+    heuristic_fraction: float = 0.1
+    """Part of the time since Last-Modified that a response is taken to be fresh (RFC 9111 section 4.2.2)."""
+    heuristic_max: float = 86400.0
+    negative: tuple[tuple[int, float], ...] = ()
+    """(status, ttl) for responses that say nothing themselves: negative caching."""
+    stale_while_revalidate: float = 0.0
+    """Seconds after its lifetime that a response may be served while it is validated in the background, where the
+    response does not say (RFC 5861 section 3)."""
+    stale_if_error: float = 86400.0
+    """Seconds after its lifetime that a response may be served when the origin fails, where the response does not say
+    (RFC 5861 section 4). 0: only where it says so."""
+    error_statuses: tuple[int, ...] = (500, 502, 503, 504)
+    """What counts as failure of the origin, beside no answer at all."""
+    set_cookie: Literal["strip", "store", "bypass"] = "strip"
+    """A response with Set-Cookie: `strip`: stored without the field, and only if it has an explicit lifetime; `store`:
+    stored as it is, as RFC 9111 section 7.3 allows; `bypass`: not stored."""
+    surrogate_keys: tuple[str, ...] = ()
+    """Given to everything that is stored, beside those in the response."""
+    collapse: bool = True
+    """Whether one request to the origin serves all that ask for the same meanwhile."""
+    finish_abandoned: bool = True
+    """Whether a response that nobody waits for any more is fetched to its end and stored."""
+    key: CacheKeyConfig = field(default_factory=CacheKeyConfig)
+
+
+@dataclass(frozen=True)
+class DiskCacheConfig:
+    path: Path
+    """A folder; made if it is not there."""
+    size: int
+    """Bytes that bodies and heads may take; the least used go first."""
+    max_object: int = 0
+    """Bytes of the largest body kept; 0: a quarter of `size`."""
+
+
+@dataclass(frozen=True)
+class CacheStoreConfig:
+    """A store by a Twisted plugin (`ICacheStoreFactory`), instead of memory and disk."""
+
+    name: str
+    configuration: object = None
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    memory: int = 256 * MIB
+    """Bytes for bodies and heads in the memory of a process; 0 for none."""
+    memory_object: int = 0
+    """Bytes of the largest body kept in memory; 0: an eighth of `memory`."""
+    disk: DiskCacheConfig | None = None
+    store: CacheStoreConfig | None = None
+    rules: CacheRules = field(default_factory=CacheRules)
+    """Of requests whose remap rule says nothing, and of forward listeners."""
+    targeted: tuple[str, ...] = ("CDN-Cache-Control",)
+    """Fields that stand in for Cache-Control here, the first that is there and valid counts (RFC 9213)."""
+    surrogate_key_header: str | None = "Surrogate-Key"
+    """Response field with the keys of a response, separated by spaces; it is not passed on to clients."""
+    status: bool = True
+    """Whether responses get a Cache-Status field (RFC 9211)."""
+    status_name: str = "wasmproxy"
+    status_key: bool = True
+    """Whether Cache-Status has the cache key."""
+    purge: tuple[Network, ...] = ()
+    """Client networks that may use the method PURGE; the default of the loader is loopback."""
+
+
+@dataclass(frozen=True)
+class AdminConfig:
+    """The control API."""
+
+    endpoint: str
+    """A Twisted server endpoint description."""
+    location: Location | None = None
+
+
+@dataclass(frozen=True)
 class RemapConfig:
     """One rule. All given conditions must hold; the first rule that matches wins."""
 
@@ -196,6 +315,8 @@ class RemapConfig:
     """Replaces the matched prefix of the path (or, with `regex`, what the expression matched)."""
     preserve_host: bool = True
     """Send the client's Host to the origin, else the server's own."""
+    cache: CacheRules | None = None
+    """None: the rules of the `cache` section."""
     location: Location | None = None
 
 
@@ -272,6 +393,9 @@ class Configuration:
     remap: tuple[RemapConfig, ...] = ()
     filters: tuple[WasmFilterConfig | NativeFilterConfig, ...] = ()
     headers: HeadersConfig = field(default_factory=HeadersConfig)
+    cache: CacheConfig | None = None
+    """None: nothing is cached."""
+    admin: AdminConfig | None = None
     access_log: tuple[AccessLogConfig, ...] = ()
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """Those of the file; each listener's are in its own configuration."""

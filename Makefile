@@ -12,14 +12,17 @@ RUN_STAMP := $(ENV)/.installed
 TEST_STAMP := $(ENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 BENCH_STAMP := $(ENV)/.installed-bench
 WASMER_STAMP := $(ENV310)/.installed-test
+CACHE_SUITE := .cache-tests
+SUITE_STAMP := $(CACHE_SUITE)/.installed
 
-.PHONY: help run test test-wasmer lint bench docs examples clean
+.PHONY: help run test test-wasmer test-cache lint bench docs examples clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          serve examples/quickstart on 127.0.0.1:8080'
 	@echo 'make test         run all tests'
 	@echo 'make test-wasmer  run the tests of engines, the Proxy-Wasm host and example modules on CPython 3.10 (wasmer)'
+	@echo 'make test-cache   run the public HTTP cache test suite against the proxy (needs Node.js)'
 	@echo 'make lint         ruff, mypy, import rules'
 	@echo 'make bench        compare with Envoy, nginx and twisted.web on this machine'
 	@echo 'make docs         build the documentation as HTML in docs/_build'
@@ -36,6 +39,9 @@ test-wasmer: $(WASMER_STAMP)
 	$(ENV310)/bin/python -c 'import wasmer'
 	$(ENV310)/bin/python -m pytest $(PYTEST) tests/runtimes tests/proxywasm tests/examples/test_modules.py \
 		tests/e2e_wasm/test_flow.py tests/e2e_wasm/test_failure.py
+
+test-cache: $(TEST_STAMP) $(SUITE_STAMP)
+	CACHE_SUITE=$(CACHE_SUITE) $(ENV)/bin/python -m pytest tests/cache_suite
 
 lint: $(TEST_STAMP)
 	$(ENV)/bin/ruff check
@@ -59,7 +65,7 @@ examples: $(TEST_STAMP)
 	$(MAKE) -C examples/as_body
 
 clean:
-	rm -rf $(ENV) $(ENV310) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(ENV) $(ENV310) $(CACHE_SUITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf examples/as_body/node_modules docs/_build
 
 # A stamp is as new as the last installation of what it names; nothing is asked of the network while it is.
@@ -77,4 +83,10 @@ $(BENCH_STAMP): $(SOURCES)
 
 $(WASMER_STAMP): $(SOURCES)
 	@python=$$(scripts/find-python 3.10) && scripts/make-venv $(ENV310) "$$python" test
+	@touch $@
+
+$(SUITE_STAMP): tests/cache_suite/package.json tests/cache_suite/package-lock.json
+	@scripts/need-programs node npm
+	@mkdir -p $(CACHE_SUITE) && cp $^ $(CACHE_SUITE)
+	npm ci --prefix $(CACHE_SUITE) --ignore-scripts --no-audit --no-fund
 	@touch $@

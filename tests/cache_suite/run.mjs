@@ -1,0 +1,33 @@
+// Runs the tests of an installed suite (its folder is the first argument) against the proxy at a URL (the second, none
+// to list the tests only) and prints what they are and their results as JSON.
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+
+const [folder, base, only] = process.argv.slice(2)
+const load = path => import(pathToFileURL(join(folder, path)))
+const { default: suites } = await load('tests/index.mjs')
+const { runTests, getResults } = await load('client/runner.mjs')
+
+const tests = suites.flatMap(suite => suite.tests.filter(test => !test.browser_only).map(test => ({
+  suite: suite.id,
+  id: test.id,
+  name: test.name,
+  kind: test.kind ?? 'required',
+  depends_on: test.depends_on ?? []
+})))
+
+if (base) {
+  const fetch = createRequire(join(folder, 'package.json'))('node-fetch')
+  // Nearly all of a run is waiting, so that all tests run at once; one that is never answered fails alone.
+  const patient = (url, init) => fetch(url, { ...init, timeout: 30000 })
+  const chosen = suites.map(suite => ({
+    ...suite,
+    tests: suite.tests.filter(test => !only || test.id === only).map(test => ({ ...test, dump: Boolean(only) }))
+  }))
+  const log = console.log
+  console.log = console.error
+  await runTests(chosen, patient, false, base, Infinity)
+  console.log = log
+}
+console.log(JSON.stringify({ tests, results: getResults() }))

@@ -17,6 +17,11 @@ from twisted_wasmproxy.config.loader import PRIVATE_CLIENTS
 from twisted_wasmproxy.config.model import (
     AccessConfig,
     AccessLogConfig,
+    AdminConfig,
+    CacheConfig,
+    CacheKeyConfig,
+    CacheRules,
+    DiskCacheConfig,
     HeadersConfig,
     HealthConfig,
     LimitsConfig,
@@ -45,9 +50,10 @@ def tables() -> dict[str, dict[str, str]]:
         rows = {
             row[1]: row[2].strip() for row in re.finditer(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", body, flags=re.MULTILINE)
         }
-        names = [*re.findall(r"`([^`]+)`", heading), *re.findall(r"^.*\bAlso `([^`]+)`\.", body, flags=re.MULTILINE)]
+        also = re.findall(r"\bAlso ((?:`[^`]+`(?:, )?)+)\.", body)
+        names = re.findall(r"`([^`]+)`", " ".join([heading, *also]))
         for name in names or [""] * (heading == "The file"):
-            found[name] = rows
+            found[name] = found.get(name, {}) | rows
     return found
 
 
@@ -82,6 +88,11 @@ def test_nothing_is_documented_that_cannot_be_configured(section: str) -> None:
         ("filters[]", WasmFilterConfig),
         ("filters[].vm_config", VMConfig),
         ("headers", HeadersConfig),
+        ("cache", CacheConfig),
+        ("cache.disk", DiskCacheConfig),
+        ("remap[].cache", CacheRules),
+        ("remap[].cache.key", CacheKeyConfig),
+        ("admin", AdminConfig),
         ("access_log", AccessLogConfig),
     ],
 )

@@ -21,7 +21,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
           origin: {servers: [], retries: -1}
         remap:
           - {upstream: orgin}
-        cache: {memory: 1GiB}
+        cache: {memory: 1GB, disc: {path: .}}
         limits: {body: 1XB}
         """,
     ) == [
@@ -33,7 +33,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "proxy.yaml:6: upstreams.origin.servers: must not be empty",
         "proxy.yaml:6: upstreams.origin.retries: must be a whole number from 0 to 100, not '-1'",
         "proxy.yaml:8: remap[0].upstream: unknown upstream 'orgin'; known: origin",
-        "proxy.yaml:9: cache: the cache is not supported yet; take this section out",
+        "proxy.yaml:9: cache.disc: unknown key; did you mean 'disk'?",
         "proxy.yaml:10: limits.body: unknown unit 'XB'; known: B, KiB, KB, MiB, MB, GiB, GB, TiB, TB",
     ]
 
@@ -41,14 +41,14 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("section", "key", "text"),
     [
-        ("admin: {}", "admin", "the admin interface is not supported yet; take this section out"),
+        ("admin: {}", "admin", "'endpoint' is missing"),
         ("config: {}", "config", "begins a Traffic Server plugin file, and must then be its first key"),
         ("limts: {}", "limts", "unknown key; did you mean 'limits'?"),
         (
             "xyzzy: 1",
             "xyzzy",
-            "unknown key; known here: listeners, upstreams, remap, filters, headers, access_log, log, "
-            "node, code_cache, limits, timeouts",
+            "unknown key; known here: listeners, upstreams, remap, filters, headers, cache, admin, access_log, "
+            "log, node, code_cache, limits, timeouts",
         ),
         ("limits: 5", "limits", "must be a mapping, not '5'"),
         ("limits:", "limits", "must be a mapping, not empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from twisted.internet.endpoints import serverFromString
@@ -11,11 +12,13 @@ from twisted.plugin import getPlugins
 from twisted_wasmproxy.config.reader import Place
 from twisted_wasmproxy.config.values import relative, text
 
-__all__ = ["endpoint"]
+__all__ = ["endpoint", "only_this_machine"]
 
 _BUILT_IN = ("ssl", "tcp", "unix")
 _PORT_OF = {"tcp": 1, "tcp6": 1, "ssl": 1, "tls": 2}
 """Position of the port among the unnamed parts of a description."""
+_INTERFACE_OF = {"tcp": 2, "tcp6": 3, "ssl": 5, "tls": 3}
+"""The same of the interface."""
 _FILES = {
     "ssl": frozenset({"privateKey", "certKey", "extraCertChain", "dhParameters"}),
     "tls": frozenset({1, "path"}),
@@ -47,6 +50,20 @@ def endpoint(place: Place) -> str:
         except Exception as error:  # parsers raise whatever int(), getattr() and OpenSSL do
             place.reject(f"is not a usable endpoint: {_reason(error)}")
     return resolved
+
+
+def only_this_machine(description: str) -> bool:
+    """Whether a checked description is of an endpoint that no other machine can reach, as far as it says."""
+    parts = [match[1] for match in _PART.finditer(description)]
+    if parts[0] not in _PORT_OF:
+        return True
+    named = {match[1]: match[2] for match in map(_NAMED.fullmatch, parts) if match}
+    unnamed = [part for part in parts if not _NAMED.fullmatch(part)]
+    interface = _unquote(named.get("interface", "".join(unnamed[_INTERFACE_OF[parts[0]] :][:1])))
+    try:
+        return ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        return False
 
 
 def _split(place: Place, description: str) -> list[str]:

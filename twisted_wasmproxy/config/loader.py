@@ -10,13 +10,18 @@ from typing import Any
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from twisted_wasmproxy.config import document, trafficserver
+from twisted_wasmproxy.config.cache import RuleValues
 from twisted_wasmproxy.config.errors import ConfigurationError, Problem
 from twisted_wasmproxy.config.model import (
     AccessConfig,
+    AdminConfig,
+    CacheConfig,
+    CacheRules,
     Configuration,
     LimitsConfig,
     ListenerConfig,
     Location,
+    RemapConfig,
     TimeoutsConfig,
 )
 from twisted_wasmproxy.config.reader import Place, Rejected, Report
@@ -85,11 +90,12 @@ class _Loader:
     def load(self) -> Configuration:
         self.check_references()
         values = TOP(self.place)
+        values["remap"] = self.remap(values.get("remap", ()), values.get("cache"))
         limits = LimitsConfig(**values.pop("limits", {}))
         timeouts = TimeoutsConfig(**values.pop("timeouts", {}))
         listeners = tuple(self.listener(entry, limits, timeouts) for entry in values.pop("listeners"))
-        self.check_endpoints(listeners)
-        if not values.get("remap") and (not listeners or any(listener.mode == "reverse" for listener in listeners)):
+        self.check_endpoints(listeners, values.get("admin"))
+        if not values["remap"] and (not listeners or any(listener.mode == "reverse" for listener in listeners)):
             self.place.warn("no remap rules: a reverse listener answers 404 unless a filter answers")
         return Configuration(listeners=listeners, limits=limits, timeouts=timeouts, **values)
 
@@ -105,9 +111,23 @@ class _Loader:
             **values,
         )
 
-    def check_endpoints(self, listeners: tuple[ListenerConfig, ...]) -> None:
+    def remap(
+        self, rules: tuple[tuple[RemapConfig, RuleValues | None], ...], cache: CacheConfig | None
+    ) -> tuple[RemapConfig, ...]:
+        """Give each rule what it inherits from the `cache` section."""
+        inherited = cache.rules if cache else CacheRules()
+        merged = []
+        for rule, own in rules:
+            try:
+                merged.append(rule if own is None else dataclasses.replace(rule, cache=own.on(inherited)))
+            except Rejected:
+                continue
+        return tuple(merged)
+
+    def check_endpoints(self, listeners: tuple[ListenerConfig, ...], admin: AdminConfig | None) -> None:
         seen: dict[str, Location | None] = {}
-        for listener in listeners:
+        everything: tuple[ListenerConfig | AdminConfig, ...] = (*listeners, admin) if admin else listeners
+        for listener in everything:
             if listener.endpoint in seen and ":0:" not in f"{listener.endpoint}:":
                 line = getattr(seen[listener.endpoint], "line", 0)
                 assert listener.location is not None
@@ -116,14 +136,18 @@ class _Loader:
             seen[listener.endpoint] = listener.location
 
     def check_references(self) -> None:
-        """Note rules that name an upstream that is not there; from the nodes, so that no other fault hides it."""
+        """Note rules that name what is not there, an upstream or a cache; from the nodes, so that no other fault hides
+        it."""
         top = _entries(self.place)
         names = list(_entries(top["upstreams"])) if "upstreams" in top else []
         remap = top.get("remap")
         if remap is None or not isinstance(remap.node, SequenceNode):
             return
         for index, node in enumerate(remap.node.value):
-            upstream = _entries(remap.item(index, node)).get("upstream")
+            rule = _entries(remap.item(index, node))
+            if "cache" in rule and "cache" not in top:
+                rule["cache"].problem("there is no 'cache' section; a rule can only say how it uses the cache there is")
+            upstream = rule.get("upstream")
             if upstream is None or not isinstance(upstream.node, ScalarNode) or upstream.node.value in names:
                 continue
             known = f"known: {', '.join(names)}" if names else "there are no upstreams"

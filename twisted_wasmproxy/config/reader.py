@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.nodes import MappingNode, Node, SequenceNode
 
 from twisted_wasmproxy.config import document
 from twisted_wasmproxy.config.errors import Problem
@@ -239,9 +239,9 @@ class Then(Generic[T, U]):
 
 
 class Either(Generic[T, U]):
-    """A short form for a scalar (or a list), a long form for everything else."""
+    """A short form for one kind of node, a long form for everything else."""
 
-    def __init__(self, kind: type[ScalarNode] | type[SequenceNode], short: Parser[T], long: Parser[U]) -> None:
+    def __init__(self, kind: type[Node], short: Parser[T], long: Parser[U]) -> None:
         self.kind = kind
         self.short = short
         self.long = long

@@ -11,10 +11,12 @@ from typing import Any
 from yaml.nodes import ScalarNode, SequenceNode
 
 from twisted_wasmproxy.accesslog.format import FormatError, compile_format
-from twisted_wasmproxy.config.endpoints import endpoint
+from twisted_wasmproxy.config.cache import CACHE, RULES, RuleValues
+from twisted_wasmproxy.config.endpoints import endpoint, only_this_machine
 from twisted_wasmproxy.config.filters import FILTER
 from twisted_wasmproxy.config.model import (
     AccessLogConfig,
+    AdminConfig,
     HeadersConfig,
     HealthConfig,
     RedirectConfig,
@@ -255,15 +257,16 @@ _REDIRECT = Either(
 )
 
 
-def _remap(values: dict[str, Any], place: Place) -> RemapConfig:
+def _remap(values: dict[str, Any], place: Place) -> tuple[RemapConfig, RuleValues | None]:
+    cache: RuleValues | None = values.pop("cache", None)
     rule = RemapConfig(**values.pop("match", {}), **values, location=place.location)
     outcomes = [key for key in ("upstream", "redirect", "respond") if key in values]
     if len(outcomes) != 1:
         given = f", not {' and '.join(outcomes)}" if outcomes else ""
         place.reject(f"must say one of upstream, redirect or respond{given}")
     if outcomes != ["upstream"]:
-        for key in ("rewrite", "preserve_host"):
-            if key in values:
+        for key in ("rewrite", "preserve_host", "cache"):
+            if key in values or (key == "cache" and cache is not None):
                 place.at(key).reject("belongs to a rule with 'upstream'")
     if rule.rewrite is not None and rule.regex is None and not rule.rewrite.startswith("/"):
         place.at("rewrite").reject("must begin with / (what follows 'regex' may begin otherwise)")
@@ -272,7 +275,7 @@ def _remap(values: dict[str, Any], place: Place) -> RemapConfig:
         for name in _variables(template or ""):
             if name.isdigit() and int(name) > groups:
                 place.at(key).reject(f"${name}: the rule's regex has no such group")
-    return rule
+    return rule, cache
 
 
 _REMAP = Then(
@@ -285,6 +288,7 @@ _REMAP = Then(
             "respond": Key(integer(200, 599)),
             "rewrite": Key(_template),
             "preserve_host": Key(boolean),
+            "cache": Key(RULES),
         }
     ),
     _remap,
@@ -330,6 +334,22 @@ _LOG = Then(
     lambda values, _: (*([("", values["level"])] if "level" in values else []), *values.get("levels", ())),
 )
 
+
+def _admin(description: str, place: Place) -> AdminConfig:
+    if not only_this_machine(description):
+        place.warn("other machines may reach it, and it asks nobody who they are: better on 127.0.0.1 or unix:")
+    return AdminConfig(description, place.location)
+
+
+_ADMIN = Either(
+    ScalarNode,
+    Then(endpoint, _admin),
+    Then(
+        Record({"endpoint": Key(endpoint, required=True)}),
+        lambda values, place: _admin(values["endpoint"], place.at("endpoint")),
+    ),
+)
+
 TOP = Record(
     {
         "listeners": Key(ListOf(LISTENER), required=True),
@@ -337,6 +357,8 @@ TOP = Record(
         "remap": Key(ListOf(_REMAP)),
         "filters": Key(ListOf(FILTER), aliases=("wasm",)),
         "headers": Key(_HEADERS),
+        "cache": Key(CACHE),
+        "admin": Key(_ADMIN),
         "access_log": Key(
             Either(SequenceNode, ListOf(_ACCESS_LOG), Then(_ACCESS_LOG, lambda one, _: (one,))),
         ),
@@ -347,8 +369,6 @@ TOP = Record(
         "timeouts": Key(TIMEOUTS),
     },
     refused={
-        "cache": "the cache is not supported yet; take this section out",
-        "admin": "the admin interface is not supported yet; take this section out",
         "config": "begins a Traffic Server plugin file, and must then be its first key",
     },
 )

@@ -22,10 +22,12 @@ __all__ = [
     "duration",
     "existing_file",
     "field_value",
+    "folder",
     "host_pattern",
     "integer",
     "method",
     "network",
+    "number",
     "optional",
     "path_in_existing_folder",
     "pattern",
@@ -48,6 +50,7 @@ _SIZE = re.compile(r"(\d{1,18}) ?([A-Za-z]*)")
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?([a-z]*)")
 _INTEGER = re.compile(r"[-+]?\d{1,18}")
+_NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_])?\.?")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -95,6 +98,18 @@ def integer(minimum: int, maximum: int | None = None) -> Parser[int]:
 
 
 port = integer(1, 65535)
+
+
+def number(minimum: float, maximum: float) -> Parser[float]:
+    """A number within bounds, whole or with decimals."""
+    what = f"a number from {minimum:g} to {maximum:g}"
+
+    def parse(place: Place) -> float:
+        if not _NUMBER.fullmatch(_plain_text(place, what)) or not minimum <= float(place.node.value) <= maximum:
+            place.expected(what)
+        return float(place.node.value)
+
+    return parse
 
 
 def size(minimum: int = 0) -> Parser[int]:
@@ -272,6 +287,22 @@ def path_in_existing_folder(place: Place) -> Path:
     try:
         if path.is_dir():
             place.reject(f"is a directory, not a file: {path}")
+        if not path.parent.is_dir():
+            place.reject(f"no such directory: {path.parent}")
+    except OSError as error:
+        place.reject(f"cannot be used: {path}: {error.strerror}")
+    return path
+
+
+def folder(place: Place) -> Path:
+    """A folder that is there, or may be made in one that is."""
+    value = _plain_text(place, "the path of a directory")
+    if not value:
+        place.expected("the path of a directory")
+    path = relative(place, value)
+    try:
+        if path.exists() and not path.is_dir():
+            place.reject(f"is not a directory: {path}")
         if not path.parent.is_dir():
             place.reject(f"no such directory: {path.parent}")
     except OSError as error:

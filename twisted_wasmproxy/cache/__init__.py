@@ -1,1 +1,1 @@
-"""The cache: what may be stored and reused (`policy`), who waits for what (`coordinator`), where it is kept (`stores`)."""
+"""The cache: what may be stored and reused (`policy`), who waits for what (`coordinator`), where it is (`stores`)."""

@@ -6,11 +6,25 @@ Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from math import inf
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
 
+from twisted_wasmproxy.cache.dates import http_date, parse_http_date
+from twisted_wasmproxy.cache.directives import (
+    NO_DIRECTIVES,
+    Directives,
+    cache_control,
+    delta_seconds,
+    response_directives,
+)
 from twisted_wasmproxy.cache.entry import StoredHead
+from twisted_wasmproxy.cache.ranges import content_range
+from twisted_wasmproxy.cache.vary import selecting, selects, vary_names
 from twisted_wasmproxy.config.model import CacheConfig, CacheRules
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
@@ -90,72 +104,452 @@ class Reuse(Enum):
     VALIDATE_FOR_CLIENT = "not without validation: the request wants so"
 
 
+_UNDERSTOOD = frozenset(
+    {*range(200, 207), *range(300, 306), 307, 308, *range(400, 418), 421, 422, 426, *range(500, 506)}
+)
+"""Final statuses whose caching requirements are met here: those of RFC 9110 section 15."""
+_HEURISTIC = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
+"""RFC 9110 section 15.1: may be stored and reused without explicit lifetime."""
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH", b"QUERY"})
+"""Methods known to be safe (RFC 9110 section 9.2.1 and the registry)."""
+_NOT_STORED = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""RFC 9111 section 3.1."""
+_OF_CONTENT = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag"})
+"""What is said of the stored content itself: a 304 has no content that it could be true of (RFC 9111 section 3.2)."""
+
+
 def asked(headers: Headers, rules: CacheRules) -> Asked:
     """Return what the request asks; `NOTHING_ASKED` itself in the usual case of neither Cache-Control nor Pragma."""
-    raise NotImplementedError
+    values = None
+    pragma = False
+    for key, _, value in headers.lines:
+        if key == b"cache-control":
+            if values is None:
+                values = [value]
+            else:
+                values.append(value)
+        elif key == b"pragma":
+            pragma = pragma or b"no-cache" in cache_control([value])
+    honor = rules.client_directives == "honor"
+    if values is None:
+        # RFC 9111 section 5.4: Pragma counts only where there is no Cache-Control.
+        return Asked(no_cache=True) if pragma and honor else NOTHING_ASKED
+    given = cache_control(values)
+    if not honor:
+        return Asked(only_if_cached=True) if b"only-if-cached" in given else NOTHING_ASKED
+    min_fresh = delta_seconds(given.arguments.get(b"min-fresh", b"0"))
+    return Asked(
+        no_cache=b"no-cache" in given,
+        no_store=b"no-store" in given,
+        max_age=given.seconds(b"max-age"),
+        min_fresh=inf if min_fresh is None else min_fresh,
+        max_stale=inf if given.bare(b"max-stale") else delta_seconds(given.arguments.get(b"max-stale")),
+        only_if_cached=b"only-if-cached" in given,
+        stale_if_error=delta_seconds(given.arguments.get(b"stale-if-error")),
+    )
+
+
+# Storing: RFC 9111 section 3
 
 
 def why_not_store(request: Request, response: Response, wants: Asked, rules: CacheRules, config: CacheConfig) -> str:
     """Return why the response must not be stored, in a few words for Cache-Status and the log; empty if it may be.
 
     RFC 9111 section 3 (methods, statuses, no-store, private, must-understand), 3.5 (Authorization), 3.3 and
-    RFC 9110 section 15.3.7 (206: only one with a single valid Content-Range, and a strong validator), `Vary: *`
-    (section 4.1), Set-Cookie and negative caching by `rules`, RFC 9213. What has neither a lifetime nor a validator is
-    not worth storing. `request` is the one that the client made.
+    RFC 9110 section 15.3.7 (206: only one with a single valid Content-Range; whether it may be combined with others is
+    another question, section 3.4), `Vary: *` (section 4.1), Set-Cookie and negative caching by `rules`, RFC 9213. What
+    has neither a lifetime nor a validator is not worth storing. `request` is the one that the client made.
     """
-    raise NotImplementedError
+    method, status, headers = request.method, response.status, response.headers
+    if method == b"HEAD":
+        return "HEAD"
+    if method not in (b"GET", b"POST") or method.decode("latin-1") not in rules.methods:
+        return "method"
+    if wants.no_store:
+        return "request no-store"
+    if status < 200 or status == 304 or (status == 206 and not _storable_part(request, headers)):
+        return "status"
+    if vary_names(headers) is None:
+        return "Vary: *"
+    said = _said(headers, rules, config)
+    why = _forbidden(status, said.directives)
+    if why:
+        return why
+    if b"authorization" in request.headers and not _shared_despite_authorization(said.directives):
+        return "Authorization"
+    life = _lifetime(status, headers, said, rules, time.time())
+    if b"set-cookie" in headers and not _storable_with_cookie(life, rules):
+        return "Set-Cookie"
+    if method == b"POST" and not (life is not None and life.explicit and _says_it_is_the_target(request, headers)):
+        return "POST"
+    if life is None and not _heuristic(status, said.directives):
+        return "no explicit lifetime"
+    validator = _etag(headers) is not None or _last_modified(headers) is not None
+    if not validator and (life is None or not _worth_keeping(life.seconds, said.directives)):
+        return "no lifetime nor validator"
+    return ""
 
 
-def stored_headers(response: Response, rules: CacheRules, config: CacheConfig) -> Headers:
-    """Return the fields to store (RFC 9111 section 3.1): without Age, without what no-cache="..." and private="..."
-    name, without what the rules take out (Set-Cookie), with a Date (RFC 9110 section 6.6.1: there must be one)."""
-    raise NotImplementedError
+def _storable_part(request: Request, headers: Headers) -> bool:
+    """RFC 9110 section 15.3.7: a single part whose place is known."""
+    ranges = headers.get_all(b"content-range")
+    return request.method == b"GET" and len(ranges) == 1 and content_range(ranges[0]) is not None
+
+
+def _storable_with_cookie(life: _Lifetime | None, rules: CacheRules) -> bool:
+    """`CacheRules.set_cookie`."""
+    explicit = life is not None and life.explicit
+    return rules.set_cookie == "store" or (rules.set_cookie == "strip" and explicit)
+
+
+def _forbidden(status: int, directives: Directives) -> str:
+    """RFC 9111 sections 5.2.2.3, 5.2.2.5, 5.2.2.7: must-understand, no-store, private."""
+    must_understand = directives.bare(b"must-understand")
+    if b"must-understand" in directives and status not in _UNDERSTOOD:
+        return "must-understand"
+    if b"no-store" in directives and not must_understand:
+        return "no-store"
+    return "private" if directives.unqualified(b"private") else ""
+
+
+def _shared_despite_authorization(directives: Directives) -> bool:
+    """RFC 9111 section 3.5."""
+    return (
+        directives.bare(b"public")
+        or directives.bare(b"must-revalidate")
+        or (delta_seconds(directives.arguments.get(b"s-maxage")) is not None)
+    )
+
+
+def _heuristic(status: int, directives: Directives) -> bool:
+    """RFC 9111 section 4.2.2: by its status, or marked as explicitly cacheable."""
+    return status in _HEURISTIC or directives.bare(b"public")
+
+
+def _says_it_is_the_target(request: Request, headers: Headers) -> bool:
+    """RFC 9110 section 9.3.3: a POST is answered by the representation that a GET would have."""
+    target = _absolute(request)
+    locations = headers.get_all(b"content-location")
+    return (
+        len(locations) == 1
+        and (normal := _resolved(target, target)) is not None
+        and (_resolved(target, locations[0]) == normal)
+    )
+
+
+def _worth_keeping(lifetime: float, directives: Directives) -> bool:
+    """Whether a response without validator can ever be used again, as far as it says itself."""
+    if directives.unqualified(b"no-cache"):
+        return False
+    return lifetime > 0 or bool(directives.seconds(b"stale-while-revalidate") or directives.seconds(b"stale-if-error"))
+
+
+def stored_headers(
+    response: Response, rules: CacheRules, config: CacheConfig, received: float | None = None
+) -> Headers:
+    """Return the fields to store (RFC 9111 section 3.1): without what no-cache="..." and private="..." name, without
+    what the rules take out (Set-Cookie), with one valid Date (RFC 9110 section 6.6.1: `received`, or now, if there is none),
+    and with one valid Age or none, which `freshness` goes by and every answer replaces."""
+    headers = Headers()
+    headers.lines = _kept(response.headers, rules, config)
+    if _date(headers) is None:
+        headers.set(b"Date", http_date(time.time() if received is None else received))
+    return headers
+
+
+def _kept(headers: Headers, rules: CacheRules, config: CacheConfig) -> list[tuple[bytes, bytes, bytes]]:
+    directives = _said(headers, rules, config).directives
+    without = {*_NOT_STORED, *directives.fields(b"no-cache"), *directives.fields(b"private")}
+    if rules.set_cookie != "store":
+        without.add(b"set-cookie")
+    if config.surrogate_key_header is not None:
+        without.add(config.surrogate_key_header.lower().encode())
+    kept = []
+    once = {b"age", b"date"}
+    for line in headers.lines:
+        key, name, value = line
+        if key in without:
+            continue
+        if key == b"age":
+            if key in once and (age := _age_of(value)) is not None:
+                kept.append((key, name, b"%d" % age))
+            once.discard(key)
+        elif key == b"date":
+            if key in once:
+                kept.append(line)
+            once.discard(key)
+        else:
+            kept.append(line)
+    return kept
 
 
 def surrogate_keys(response: Response, rules: CacheRules, config: CacheConfig) -> tuple[bytes, ...]:
     """Return the keys of the response and those that the rules give it, each once."""
-    raise NotImplementedError
+    keys: dict[bytes, None] = {}
+    if config.surrogate_key_header is not None:
+        for value in response.headers.get_all(config.surrogate_key_header.encode()):
+            keys.update(dict.fromkeys(value.split()))
+    keys.update(dict.fromkeys(key.encode() for key in rules.surrogate_keys))
+    return tuple(keys)
+
+
+# Freshness: RFC 9111 section 4.2
+
+
+class _Said(NamedTuple):
+    """What a response says that counts here."""
+
+    directives: Directives
+    expires: bool
+    """Whether Expires counts."""
+
+
+class _Lifetime(NamedTuple):
+    seconds: float
+    explicit: bool
+    """Said by the response or set by the rule, not guessed."""
+
+
+@lru_cache(maxsize=64)
+def _names(targeted: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(name.lower().encode() for name in targeted)
+
+
+def _said(headers: Headers, rules: CacheRules, config: CacheConfig) -> _Said:
+    """RFC 9213 section 2.2, and `CacheRules.directives`."""
+    if rules.directives == "ignore":
+        return _Said(NO_DIRECTIVES, expires=False)
+    directives, targeted = response_directives(headers, _names(config.targeted))
+    return _Said(directives, expires=not targeted)
+
+
+def _lifetime(status: int, headers: Headers, said: _Said, rules: CacheRules, response_time: float) -> _Lifetime | None:
+    """Return the lifetime (RFC 9111 section 4.2.1); None if nothing gives one."""
+    life = _explicit(headers, said, response_time)
+    if life is None:
+        for negative, ttl in rules.negative:
+            if negative == status:
+                life = _Lifetime(ttl, explicit=True)
+    heuristic = _heuristic(status, said.directives)
+    if rules.ttl is not None and (life is not None or heuristic):
+        life = _Lifetime(rules.ttl, explicit=True)
+    if life is None and heuristic:
+        life = _guessed(headers, rules, response_time)
+    if life is None and not (heuristic and rules.min_ttl):
+        return None
+    seconds, explicit = life or _Lifetime(0, explicit=False)
+    if not said.directives.unqualified(b"no-cache"):
+        seconds = max(seconds, rules.min_ttl)
+    if rules.max_ttl is not None:
+        seconds = min(seconds, rules.max_ttl)
+    return _Lifetime(seconds, explicit)
+
+
+def _explicit(headers: Headers, said: _Said, response_time: float) -> _Lifetime | None:
+    """RFC 9111 section 4.2.1: s-maxage, max-age, Expires less Date, the first that is there."""
+    for name in (b"s-maxage", b"max-age"):
+        seconds = said.directives.seconds(name)
+        if seconds is not None:
+            return _Lifetime(seconds, explicit=True)
+    if not said.expires or not (values := headers.get_all(b"expires")):
+        return None
+    # Section 5.3: one that is no date has passed. Several that differ are no date either.
+    expires = parse_http_date(values[0], response_time) if values.count(values[0]) == len(values) else None
+    if expires is None:
+        return _Lifetime(0, explicit=True)
+    date = _date(headers, response_time)
+    return _Lifetime(max(0.0, expires - (response_time if date is None else date)), explicit=True)
+
+
+def _guessed(headers: Headers, rules: CacheRules, response_time: float) -> _Lifetime | None:
+    """RFC 9111 section 4.2.2."""
+    if rules.default_ttl is not None:
+        return _Lifetime(rules.default_ttl, explicit=False)
+    modified = _last_modified(headers, response_time)
+    if modified is None:
+        return None
+    date = _date(headers, response_time)
+    since = (response_time if date is None else date) - modified
+    return _Lifetime(min(max(0.0, since * rules.heuristic_fraction), rules.heuristic_max), explicit=False)
+
+
+def _date(headers: Headers, now: float | None = None) -> int | None:
+    value = headers.get(b"date")
+    return None if value is None else parse_http_date(value, now)
+
+
+def _last_modified(headers: Headers, now: float | None = None) -> int | None:
+    value = headers.get(b"last-modified")
+    return None if value is None else parse_http_date(value, now)
+
+
+def _age_of(value: bytes) -> int | None:
+    """RFC 9111 section 5.1: the first member counts; one that is no number does not."""
+    return delta_seconds(value.partition(b",")[0].strip(b" \t"))
 
 
 def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Freshness:
     """Work out how long a stored response may be used (RFC 9111 section 4.2, RFC 9213 section 2.2, rules)."""
-    raise NotImplementedError
+    headers, response_time = head.headers, head.response_time
+    said = _said(headers, rules, config)
+    directives = said.directives
+    life = _lifetime(head.status, headers, said, rules, response_time)
+    lifetime = 0.0 if life is None else life.seconds
+    initial_age = _initial_age(head)
+    fresh_until = response_time - initial_age + lifetime
+    if head.purged:
+        fresh_until = min(fresh_until, head.purged)
+    # no-store and private came with a 304, or counted for nothing when this was stored.
+    must_validate = (
+        directives.unqualified(b"no-cache") or bool(_forbidden(head.status, directives)) or vary_names(headers) is None
+    )
+    # Section 5.2.2.10: s-maxage has the semantics of proxy-revalidate, and nothing in RFC 5861 takes that back; where
+    # directives conflict, the most restrictive one is honoured (section 4.2.1).
+    never_stale = b"must-revalidate" in directives or b"proxy-revalidate" in directives or b"s-maxage" in directives
+    may_be_stale = not must_validate and not never_stale
+    return Freshness(
+        lifetime=lifetime,
+        initial_age=initial_age,
+        response_time=response_time,
+        fresh_until=fresh_until,
+        must_validate=must_validate,
+        never_stale=never_stale,
+        stale_while_revalidate=(
+            _window(directives, b"stale-while-revalidate", rules.stale_while_revalidate) if may_be_stale else 0
+        ),
+        stale_if_error=_window(directives, b"stale-if-error", rules.stale_if_error) if may_be_stale else 0,
+        immutable=b"immutable" in directives and life is not None and life.explicit,
+    )
+
+
+def _initial_age(head: StoredHead) -> float:
+    """RFC 9111 section 4.2.3: `corrected_initial_age`."""
+    value = head.headers.get(b"age")
+    age_value = 0 if value is None else _age_of(value) or 0
+    date = _date(head.headers, head.response_time)
+    apparent_age = 0.0 if date is None else max(0.0, head.response_time - date)
+    response_delay = max(0.0, head.response_time - head.request_time)
+    return max(apparent_age, age_value + response_delay)
+
+
+def _window(directives: Directives, name: bytes, default: float) -> float:
+    """RFC 5861 sections 3 and 4."""
+    seconds = directives.seconds(name)
+    return default if seconds is None else seconds
 
 
 def current_age(fresh: Freshness, now: float) -> float:
     """Return `current_age` (RFC 9111 section 4.2.3), never negative."""
-    raise NotImplementedError
+    return max(0.0, fresh.initial_age + now - fresh.response_time)
+
+
+# Reuse: RFC 9111 section 4
 
 
 def reuse(fresh: Freshness, wants: Asked, now: float) -> Reuse:
     """Say how the stored response may answer a request that it is selected for (RFC 9111 section 4)."""
-    raise NotImplementedError
+    if fresh.must_validate:
+        return Reuse.VALIDATE
+    staleness = now - fresh.fresh_until
+    if staleness < 0:
+        return Reuse.FRESH if wants is NOTHING_ASKED or _fresh_enough(fresh, wants, now) else Reuse.VALIDATE_FOR_CLIENT
+    if fresh.never_stale or wants.no_cache or wants.min_fresh:
+        return Reuse.VALIDATE
+    if wants.max_age is not None and (wants.max_stale is None or current_age(fresh, now) > wants.max_age):
+        return Reuse.VALIDATE
+    # The end of the window is outside of it, so that a window of 0 is none.
+    if staleness < fresh.stale_while_revalidate:
+        return Reuse.REVALIDATE_BEHIND
+    return Reuse.STALE if wants.max_stale is not None and staleness <= wants.max_stale else Reuse.VALIDATE
+
+
+def _fresh_enough(fresh: Freshness, wants: Asked, now: float) -> bool:
+    """RFC 9111 section 5.2.1, and RFC 8246 section 2: who reloads gets what is immutable from here."""
+    if fresh.fresh_until - now < wants.min_fresh:
+        return False
+    if fresh.immutable:
+        return True
+    return not wants.no_cache and (wants.max_age is None or current_age(fresh, now) <= wants.max_age)
 
 
 def may_serve_on_error(fresh: Freshness, wants: Asked, now: float) -> bool:
     """Say whether the response may be served when the origin cannot be asked, or fails (section 4.2.4, RFC 5861)."""
-    raise NotImplementedError
+    if fresh.must_validate or wants.no_cache:
+        return False
+    staleness = now - fresh.fresh_until
+    if staleness < 0:
+        return True
+    if fresh.never_stale:
+        return False
+    return staleness < fresh.stale_if_error or staleness < (wants.stale_if_error or 0)
 
 
-def vary_names(headers: Headers) -> tuple[bytes, ...] | None:
-    """Return the lower-case names in Vary, sorted, each once; None if there is a `*` (or it cannot be read)."""
-    raise NotImplementedError
+# Validation: RFC 9111 section 4.3
 
 
-def selecting(names: Sequence[bytes], request: Headers) -> tuple[tuple[bytes, bytes | None], ...]:
-    """Return the selecting fields of a request, normalised (RFC 9111 section 4.1): lines joined, white space and, where
-    the field's own definition allows it (Accept, Accept-Encoding, Accept-Language...), case and order made alike."""
-    raise NotImplementedError
-
-
-def selects(head: StoredHead, request: Headers) -> bool:
-    """Say whether the request has the selecting fields of the stored response (RFC 9111 section 4.1)."""
-    raise NotImplementedError
+def _etag(headers: Headers) -> bytes | None:
+    """Return the entity-tag; None if there is none that is valid (RFC 9110 section 8.8.3)."""
+    values = headers.get_all(b"etag")
+    if not values or values.count(values[0]) != len(values):
+        return None
+    opaque = values[0][2:] if values[0][:2] == b"W/" else values[0]
+    if len(opaque) < 2 or opaque[:1] != b'"' or opaque[-1:] != b'"':
+        return None
+    if any(octet < 0x21 or octet in (0x22, 0x7F) for octet in opaque[1:-1]):
+        return None
+    return values[0]
 
 
 def validators(head: StoredHead) -> list[tuple[bytes, bytes]]:
     """Return the If-None-Match and If-Modified-Since lines that validate a stored response (section 4.3.1)."""
-    raise NotImplementedError
+    lines = []
+    etag = _etag(head.headers)
+    if etag is not None:
+        lines.append((b"If-None-Match", etag))
+    modified = head.headers.get(b"last-modified")
+    if modified is not None and parse_http_date(modified) is not None:
+        lines.append((b"If-Modified-Since", modified))
+    return lines
+
+
+def same_representation(head: StoredHead, response: Response) -> bool:
+    """Say whether a 304 (section 4.3.4) speaks of the stored response; one without any validator of its own does if it
+    answers a validation of just that response."""
+    etag, stored = _etag(response.headers), _etag(head.headers)
+    if etag is not None and (stored is None or etag[:2] != b"W/"):
+        return etag == stored
+    if etag is not None and stored is not None:
+        return etag.removeprefix(b"W/") == stored.removeprefix(b"W/")
+    modified = _last_modified(response.headers, head.response_time)
+    return modified is None or modified == _last_modified(head.headers, head.response_time)
+
+
+def head_update(head: StoredHead, response: Response) -> bool:
+    """Say whether the 200 to a HEAD freshens the stored response to GET (True), or shows that it is outdated
+    (section 4.3.5: another validator or Content-Length)."""
+    for name in (b"etag", b"last-modified"):
+        received = response.headers.get_all(name)
+        if received and received != head.headers.get_all(name):
+            return False
+    lengths = response.headers.get_all(b"content-length")
+    if not lengths:
+        return True
+    length = head.length
+    if length is None:
+        length = delta_length(head.headers.get(b"content-length"))
+    return length is not None and all(delta_length(value) == length for value in lengths)
 
 
 def freshened(
@@ -167,22 +561,76 @@ def freshened(
     config: CacheConfig,
 ) -> StoredHead:
     """Return the head updated by a 304, or by the 200 to a HEAD (RFC 9111 sections 3.2, 4.3.4, 4.3.5)."""
-    raise NotImplementedError
+    update = stored_headers(response, rules, config, response_time)
+    new = [line for line in update.lines if line[0] not in _OF_CONTENT]
+    replaced = {line[0] for line in new} | {b"age"}
+    merged = Headers()
+    merged.lines = [line for line in head.headers.lines if line[0] not in replaced] + new
+    # What the new Cache-Control names is not to be kept of the old fields either.
+    merged.lines = _kept(merged, rules, config)
+    key_header = config.surrogate_key_header
+    has_keys = key_header is not None and key_header.encode() in response.headers
+    return head.replaced(
+        headers=merged,
+        vary=_varied(head, merged),
+        request_time=request_time,
+        response_time=response_time,
+        surrogate_keys=surrogate_keys(response, rules, config) if has_keys else head.surrogate_keys,
+        purged=0.0,
+    )
 
 
-def same_representation(head: StoredHead, response: Response) -> bool:
-    """Say whether a 304 (section 4.3.4) speaks of the stored response; one without any validator of its own does if it
-    answers a validation of just that response."""
-    raise NotImplementedError
+def _varied(head: StoredHead, headers: Headers) -> tuple[tuple[bytes, bytes | None], ...]:
+    """Return the selecting fields after an update. What the request had of a field that Vary names only now is not
+    known any more: no field has the value that stands for it, so the response is not selected again."""
+    known = {name for name, _ in head.vary}
+    return head.vary + tuple((name, b"\0") for name in vary_names(headers) or () if name not in known)
 
 
-def head_update(head: StoredHead, response: Response) -> bool:
-    """Say whether the 200 to a HEAD freshens the stored response to GET (True), or shows that it is outdated
-    (section 4.3.5: another validator or Content-Length)."""
-    raise NotImplementedError
+def delta_length(value: bytes | None) -> int | None:
+    """Return a Content-Length; None if it is none."""
+    return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
+
+
+# Invalidation: RFC 9111 section 4.4
 
 
 def invalidated(request: Request, url: bytes, response: Response) -> list[bytes]:
-    """Return the URIs that are no longer valid after a method that is not safe (RFC 9111 section 4.4): `url`, the target
-    URI, and those of Location and Content-Location if they have the same origin; none if the response is an error."""
-    raise NotImplementedError
+    """Return the URIs that are no longer valid after a method that is not safe (RFC 9111 section 4.4): `url`, the
+    target URI, and those of Location and Content-Location if they have the same origin; none if the response is an error."""
+    if request.method in _SAFE or not 200 <= response.status < 400:
+        return []
+    uris = {url: None}
+    for key, _, value in response.headers.lines:
+        if key in (b"location", b"content-location"):
+            uri = _resolved(url, value)
+            if uri is not None:
+                uris[uri] = None
+    return list(uris)
+
+
+def _absolute(request: Request) -> bytes:
+    return request.scheme + b"://" + request.authority + request.path
+
+
+def _resolved(base: bytes, reference: bytes) -> bytes | None:
+    """Return the absolute URI without fragment that a reference means, with normalised scheme and host (RFC 9110
+    section 4.2.3); None if it is not valid, or of another origin than `base`."""
+    try:
+        here = urlsplit(base.decode("latin-1"))
+        there = urlsplit(urljoin(base.decode("latin-1"), reference.decode("latin-1")))
+        origin = _origin(there.scheme, there.hostname, there.port)
+        if origin is None or there.username is not None or origin != _origin(here.scheme, here.hostname, here.port):
+            return None
+    except ValueError:
+        return None
+    uri = origin + (there.path or "/")
+    return (f"{uri}?{there.query}" if there.query else uri).encode("latin-1", "replace")
+
+
+def _origin(scheme: str, host: str | None, port: int | None) -> str | None:
+    default = {"http": 80, "https": 443}.get(scheme)
+    if default is None or not host:
+        return None
+    name = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name}" if port in (None, default) else f"{scheme}://{name}:{port}"

@@ -1,4 +1,4 @@
-"""The `wasmproxy` command: looks at configurations and modules without serving anything."""
+"""The `wasmproxy` command: looks at configurations and modules, and at the cache of a running proxy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from twisted_wasmproxy import __version__
+
+if TYPE_CHECKING:
+    from twisted_wasmproxy.cli.client import Client
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a sub-command; return the exit status: 0, 1 where something is wrong with a file, 2 for wrong usage."""
+    """Run a sub-command; return the exit status: 0, 1 where it fails or a file is wrong, 2 for wrong usage."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -26,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wasmproxy",
-        description="Check configurations of twisted-wasmproxy and look into Proxy-Wasm modules.",
+        description="Check configurations of twisted-wasmproxy, look into Proxy-Wasm modules, and see to the cache of "
+        "a running proxy.",
         epilog="The proxy itself is run by: twistd wasmproxy --config FILE",
     )
     parser.add_argument("--version", action="version", version=f"twisted-wasmproxy {__version__}")
@@ -53,7 +60,68 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("files", nargs="+", type=Path, metavar="X.wasm")
     inspect.add_argument("--json", action="store_true", help="print one JSON document")
     inspect.set_defaults(run=_inspect)
+
+    _add_purge(commands)
+    _add_cache(commands)
     return parser
+
+
+def _add_purge(commands: Commands) -> None:
+    purge = commands.add_parser(
+        "purge",
+        help="remove stored responses from the cache of a running proxy",
+        description="Purge everything that is named: all variants of each URL, and what the options say. Exit status 0 "
+        "if that is done (though nothing was stored), 1 if it failed.",
+    )
+    purge.add_argument("urls", nargs="*", metavar="URL", help="as https://example.com/path?query")
+    for option, name, text in (
+        ("--prefix", "URL", "all whose URL begins so"),
+        ("--host", "HOST[:PORT]", "all of a host"),
+        ("--key", "KEY", "all with this surrogate key"),
+    ):
+        purge.add_argument(option, action="append", default=[], metavar=name, help=f"{text}; may be given again")
+    purge.add_argument("--all", action="store_true", help="all there is")
+    purge.add_argument("--soft", action="store_true", help="make it stale instead, so that it can still be validated")
+    _add_client_options(purge)
+    purge.set_defaults(run=_purge, usage_error=purge.error)
+
+
+def _add_cache(commands: Commands) -> None:
+    cache = commands.add_parser(
+        "cache",
+        help="look into the cache of a running proxy",
+        description="Look into the cache of a running proxy. Exit status 0, or 1 if that fails.",
+    )
+    topics = cache.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    stats = topics.add_parser("stats", help="figures", description="Print the figures of the cache.")
+    stats.set_defaults(run=_cache_stats)
+    listing = topics.add_parser("ls", help="what is stored", description="List stored responses.")
+    listing.add_argument("--prefix", metavar="URL", help="only those whose URL begins so")
+    listing.add_argument("--host", metavar="HOST[:PORT]", help="only those of a host")
+    listing.add_argument("--key", metavar="KEY", help="only those with this surrogate key")
+    listing.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (default: 100)")
+    listing.set_defaults(run=_cache_ls)
+    show = topics.add_parser(
+        "show",
+        help="all variants stored for a URL",
+        description="Print all that is stored for a URL. Exit status 1 if nothing is.",
+    )
+    show.add_argument("url", metavar="URL")
+    show.set_defaults(run=_cache_show)
+    for topic in (stats, listing, show):
+        _add_client_options(topic)
+
+
+def _add_client_options(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--admin",
+        metavar="ADDRESS",
+        help="where the control API is: http://HOST:PORT, unix:PATH or another endpoint "
+        "(default: http://127.0.0.1:9901)",
+    )
+    where.add_argument("--config", type=Path, metavar="FILE", help="take that from the proxy's configuration")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 # Imported when run: engines and Twisted take a moment, which --help and --version need not wait for.
@@ -69,3 +137,48 @@ def _inspect(options: argparse.Namespace) -> int:
     from twisted_wasmproxy.cli.inspect import run
 
     return run(options.files, as_json=options.json)
+
+
+def _purge(options: argparse.Namespace) -> int:
+    from twisted_wasmproxy.cli import cache
+
+    selections = [
+        *({"url": url} for url in options.urls),
+        *({name: value} for name in ("prefix", "host", "key") for value in getattr(options, name)),
+    ]
+    if bool(selections) == options.all:
+        options.usage_error("say what to purge: URLs, --prefix, --host, --key, or --all alone")
+    return _with_client(
+        options,
+        lambda client: cache.purge(client, selections or [{"all": True}], soft=options.soft, as_json=options.json),
+    )
+
+
+def _cache_stats(options: argparse.Namespace) -> int:
+    from twisted_wasmproxy.cli import cache
+
+    return _with_client(options, lambda client: cache.stats(client, as_json=options.json))
+
+
+def _cache_ls(options: argparse.Namespace) -> int:
+    from twisted_wasmproxy.cli import cache
+
+    selection = {name: getattr(options, name) for name in ("prefix", "host", "key") if getattr(options, name)}
+    return _with_client(options, lambda client: cache.listing(client, selection, options.limit, as_json=options.json))
+
+
+def _cache_show(options: argparse.Namespace) -> int:
+    from twisted_wasmproxy.cli import cache
+
+    return _with_client(options, lambda client: cache.show(client, options.url, as_json=options.json))
+
+
+def _with_client(options: argparse.Namespace, act: Callable[[Client], int]) -> int:
+    from twisted_wasmproxy.cli.client import ClientError, client_for
+
+    try:
+        client = client_for(options.admin, options.config)
+    except ClientError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return act(client)

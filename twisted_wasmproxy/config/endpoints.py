@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
@@ -12,13 +14,13 @@ from twisted.plugin import getPlugins
 from twisted_wasmproxy.config.reader import Place
 from twisted_wasmproxy.config.values import relative, text
 
-__all__ = ["endpoint", "only_this_machine"]
+__all__ = ["Described", "endpoint", "only_this_machine"]
 
 _BUILT_IN = ("ssl", "tcp", "unix")
 _PORT_OF = {"tcp": 1, "tcp6": 1, "ssl": 1, "tls": 2}
 """Position of the port among the unnamed parts of a description."""
-_INTERFACE_OF = {"tcp": 2, "tcp6": 3, "ssl": 5, "tls": 3}
-"""The same of the interface."""
+_INTERFACE_OF = {"tcp": 1, "tcp6": 2, "ssl": 4}
+"""Position of the interface among those after the kind."""
 _FILES = {
     "ssl": frozenset({"privateKey", "certKey", "extraCertChain", "dhParameters"}),
     "tls": frozenset({1, "path"}),
@@ -41,7 +43,10 @@ def endpoint(place: Place) -> str:
         place.reject(
             f"unknown kind of endpoint {prefix!r}; known: {', '.join(known)} (as in tcp:8080:interface=127.0.0.1)"
         )
-    parts = _split(place, description)
+    try:
+        parts = _split(description)
+    except ValueError as error:
+        place.reject(str(error))
     resolved = _resolve(place, prefix, parts)
     if prefix in _SAFE_WITHOUT_REACTOR:
         _check_port(place, prefix, parts)
@@ -52,28 +57,61 @@ def endpoint(place: Place) -> str:
     return resolved
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a description says."""
+
+    kind: str
+    """`tcp`, `unix`, ..."""
+    unnamed: tuple[str, ...]
+    """The parts without a name, the kind left out."""
+    named: Mapping[str, str]
+
+    @classmethod
+    def of(cls, description: str) -> Described:
+        """Take it apart. Raises ValueError where a part is broken off."""
+        kind, *parts = _split(description)
+        pairs = [(_NAMED.fullmatch(part), part) for part in parts]
+        return cls(
+            kind,
+            tuple(_unquote(part) for match, part in pairs if match is None),
+            {match[1]: _unquote(match[2]) for match, _ in pairs if match is not None},
+        )
+
+    def part(self, name: str, position: int | None) -> str:
+        """Return a part by its name or, where it has none, its position from 0 on; empty if it is not there."""
+        if name in self.named or position is None or position >= len(self.unnamed):
+            return self.named.get(name, "")
+        return self.unnamed[position]
+
+    @property
+    def port(self) -> str:
+        return self.part("port", _PORT_OF.get(self.kind, 1) - 1)
+
+    @property
+    def interface(self) -> str:
+        return self.part("interface", _INTERFACE_OF.get(self.kind))
+
+
 def only_this_machine(description: str) -> bool:
     """Whether a checked description is of an endpoint that no other machine can reach, as far as it says."""
-    parts = [match[1] for match in _PART.finditer(description)]
-    if parts[0] not in _PORT_OF:
+    described = Described.of(description)
+    if described.kind not in _PORT_OF:
         return True
-    named = {match[1]: match[2] for match in map(_NAMED.fullmatch, parts) if match}
-    unnamed = [part for part in parts if not _NAMED.fullmatch(part)]
-    interface = _unquote(named.get("interface", "".join(unnamed[_INTERFACE_OF[parts[0]] :][:1])))
     try:
-        return ipaddress.ip_address(interface).is_loopback
+        return ipaddress.ip_address(described.interface).is_loopback
     except ValueError:
         return False
 
 
-def _split(place: Place, description: str) -> list[str]:
-    """The still quoted parts between unquoted colons."""
+def _split(description: str) -> list[str]:
+    """The still quoted parts between unquoted colons. Raises ValueError."""
     parts = []
     position = 0
     while True:
         match = _PART.match(description, position)
         if match is None:
-            place.reject("ends in a backslash")
+            raise ValueError("ends in a backslash")
         parts.append(match[1])
         if not match[2]:
             return parts

@@ -1,0 +1,179 @@
+"""`Api`: a table of JSON calls as a twisted.web resource, with what keeps web pages from making them.
+
+A browser on this machine reaches loopback, so a page from anywhere can send requests here. What it must not do is
+read or change anything: a POST has to be `application/json`, which no page may send to another site without asking
+first (and nothing here says yes); and Host has to be an address or `localhost`, so that a name which an attacker
+points to 127.0.0.1 (DNS rebinding) does not make a page of his this site's own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from twisted_wasmproxy import __version__
+from twisted_wasmproxy.logs import Logger
+
+__all__ = ["Api", "ApiError", "ApiRequest", "Call", "Members"]
+
+BODY_LIMIT = 64 * 1024
+"""Bytes of a request body; beyond: 413."""
+
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::\d*)?")
+
+_log = Logger()
+
+Members = Mapping[str, object]
+"""What a caller says: the members of the JSON object of a POST, the (text) parameters of a GET's query."""
+Call = Callable[[Members], "Mapping[str, object] | Deferred[Mapping[str, object]]"]
+"""Answers a call by a JSON object; raises, or fails with, ApiError."""
+
+
+class ApiError(Exception):
+    """An answer that is not the one asked for."""
+
+    def __init__(self, status: int, text: str, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.fields = fields or {}
+
+
+class ApiRequest(Request):
+    """A request of which no more than `BODY_LIMIT` bytes are kept."""
+
+    too_large = False
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        assert self.content is not None
+        if self.too_large or self.content.tell() + len(data) > BODY_LIMIT:
+            self.too_large = True
+        else:
+            self.content.write(data)
+
+
+class Api(Resource):
+    """Calls by path and method. HEAD is served where GET is."""
+
+    isLeaf = True
+
+    def __init__(self, calls: Mapping[str, Mapping[str, Call]]) -> None:
+        Resource.__init__(self)
+        self._calls = calls
+
+    def render(self, request: ApiRequest) -> int:
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def answered(result: Mapping[str, object]) -> None:
+            if not gone:
+                _answer(request, 200, result)
+
+        def failed(failure: Failure) -> None:
+            if gone:
+                return
+            if isinstance(failure.value, ApiError):
+                _answer(request, failure.value.status, {"error": str(failure.value)}, failure.value.fields)
+            else:
+                _log.failure("a call of the control API failed", failure)
+                _answer(request, 500, {"error": "this call failed; the log says why"})
+
+        maybeDeferred(self._call, request).addCallbacks(answered).addErrback(failed)
+        return NOT_DONE_YET
+
+    def _call(self, request: ApiRequest) -> Any:
+        _check_host(request)
+        path = request.path.decode("latin-1")
+        calls = self._calls.get(path)
+        if calls is None:
+            raise ApiError(404, f"there is no {path}; there are {', '.join(sorted(self._calls))}")
+        method = request.method.decode("latin-1")
+        call = calls.get("GET" if method == "HEAD" else method)
+        if call is None:
+            allowed = ", ".join([*calls, *(["HEAD"] if "GET" in calls else [])])
+            raise ApiError(405, f"{path} is for {allowed}", {"Allow": allowed})
+        members: Members = _parameters(request)
+        if method == "POST":
+            if members:
+                raise ApiError(400, "what is asked goes into the body, as a JSON object")
+            members = _body(request)
+        return call(members)
+
+
+def _check_host(request: ApiRequest) -> None:
+    fields = request.requestHeaders.getRawHeaders("Host") or []
+    match = _HOST.fullmatch(fields[0]) if len(fields) == 1 else None
+    host = match[1].strip("[]").lower().removesuffix(".") if match else ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ApiError(421, "Host must be an IP address or localhost, so that web pages cannot call this") from None
+
+
+def _parameters(request: ApiRequest) -> dict[str, str]:
+    parameters = {}
+    for name, values in request.args.items():
+        text = name.decode("utf-8", "backslashreplace")
+        if len(values) > 1:
+            raise ApiError(400, f"{text!r} is there more than once")
+        try:
+            parameters[text] = values[0].decode()
+        except UnicodeDecodeError:
+            raise ApiError(400, f"{text!r} is not UTF-8") from None
+    return parameters
+
+
+def _body(request: ApiRequest) -> dict[str, object]:
+    kind = (request.getHeader("Content-Type") or "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, "the body must be application/json, and Content-Type say so")
+    if request.too_large:
+        raise ApiError(413, f"the body is longer than {BODY_LIMIT} bytes")
+    assert request.content is not None
+    try:
+        value = json.loads(request.content.read(), object_pairs_hook=_object)
+    except ApiError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    return value
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ApiError(400, "a member is there more than once")
+    return value
+
+
+def _answer(
+    request: Request, status: int, value: Mapping[str, object], fields: Mapping[str, str] | None = None
+) -> None:
+    body = json.dumps(value, indent=2).encode() + b"\n"
+    request.setResponseCode(status)
+    for name, text in (
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Server", f"twisted-wasmproxy/{__version__}"),
+        *(fields or {}).items(),
+    ):
+        request.setHeader(name, text)
+    request.write(body)
+    request.finish()

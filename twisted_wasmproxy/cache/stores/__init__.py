@@ -1,0 +1,1 @@
+"""Where stored responses are kept: each store provides `twisted_wasmproxy.interfaces.ICacheStore`."""

@@ -7,14 +7,12 @@ Times are seconds since the epoch.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 from math import inf
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
 
 from twisted_wasmproxy.cache.dates import http_date, parse_http_date
+from twisted_wasmproxy.cache.decisions import NOTHING_ASKED, Asked, Freshness, Reuse
 from twisted_wasmproxy.cache.directives import (
     NO_DIRECTIVES,
     Directives,
@@ -23,6 +21,8 @@ from twisted_wasmproxy.cache.directives import (
     response_directives,
 )
 from twisted_wasmproxy.cache.entry import StoredHead
+from twisted_wasmproxy.cache.fields import age, content_length, date, entity_tag, same_origin_uri
+from twisted_wasmproxy.cache.keys import normalized_url
 from twisted_wasmproxy.cache.ranges import content_range
 from twisted_wasmproxy.cache.vary import selecting, selects, vary_names
 from twisted_wasmproxy.config.model import CacheConfig, CacheRules
@@ -53,63 +53,14 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request asks of a cache (RFC 9111 section 5.2.1), Pragma included (section 5.4)."""
-
-    no_cache: bool = False
-    no_store: bool = False
-    max_age: float | None = None
-    min_fresh: float = 0.0
-    max_stale: float | None = None
-    """Seconds; infinite for `max-stale` without a value; None: no stale response, please, but by the other rules."""
-    only_if_cached: bool = False
-    stale_if_error: float | None = None
-    """RFC 5861 section 4."""
-
-
-NOTHING_ASKED = Asked()
-
-
-@dataclass(frozen=True, slots=True)
-class Freshness:
-    """What follows from a stored head and the rules for how long it may be used."""
-
-    lifetime: float
-    """RFC 9111 section 4.2.1; 0 if there is none."""
-    initial_age: float
-    """`corrected_initial_age` of section 4.2.3, at `response_time`."""
-    response_time: float
-    fresh_until: float
-    """`response_time - initial_age + lifetime`, or when a soft purge came, if that was earlier."""
-    must_validate: bool
-    """Never without validation: no-cache, or `Vary: *`."""
-    never_stale: bool
-    """must-revalidate, proxy-revalidate, s-maxage: never served stale, whatever else says so (section 4.2.4)."""
-    stale_while_revalidate: float
-    """Seconds after `fresh_until`; 0 where it is not allowed (RFC 5861 section 3)."""
-    stale_if_error: float
-    """The same (RFC 5861 section 4)."""
-    immutable: bool
-    """RFC 8246: a reload by the client (max-age=0, no-cache) does not make a fresh response be validated."""
-
-
-class Reuse(Enum):
-    """How a stored response may answer a request."""
-
-    FRESH = "fresh"
-    STALE = "stale, as the request allows"
-    REVALIDATE_BEHIND = "stale, while it is validated in the background"
-    VALIDATE = "not without validation: it is stale, or no-cache"
-    VALIDATE_FOR_CLIENT = "not without validation: the request wants so"
-
-
 _UNDERSTOOD = frozenset(
     {*range(200, 207), *range(300, 306), 307, 308, *range(400, 418), 421, 422, 426, *range(500, 506)}
 )
 """Final statuses whose caching requirements are met here: those of RFC 9110 section 15."""
 _HEURISTIC = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
 """RFC 9110 section 15.1: may be stored and reused without explicit lifetime."""
+_OF_REQUEST = frozenset({304, 407, 412, 416, 417})
+"""Final statuses that answer what one request asked by its fields, and nobody else."""
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PROPFIND", b"REPORT", b"SEARCH", b"QUERY"})
 """Methods known to be safe (RFC 9110 section 9.2.1 and the registry)."""
 _NOT_STORED = frozenset(
@@ -179,7 +130,7 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
         return "method"
     if wants.no_store:
         return "request no-store"
-    if status < 200 or status == 304 or (status == 206 and not _storable_part(request, headers)):
+    if status < 200 or status in _OF_REQUEST or (status == 206 and not _storable_part(request, headers)):
         return "status"
     if vary_names(headers) is None:
         return "Vary: *"
@@ -196,7 +147,7 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
         return "POST"
     if life is None and not _heuristic(status, said.directives):
         return "no explicit lifetime"
-    validator = _etag(headers) is not None or _last_modified(headers) is not None
+    validator = entity_tag(headers) is not None or date(headers, b"last-modified") is not None
     if not validator and (life is None or not _worth_keeping(life.seconds, said.directives)):
         return "no lifetime nor validator"
     return ""
@@ -205,7 +156,9 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
 def _storable_part(request: Request, headers: Headers) -> bool:
     """RFC 9110 section 15.3.7: a single part whose place is known."""
     ranges = headers.get_all(b"content-range")
-    return request.method == b"GET" and len(ranges) == 1 and content_range(ranges[0]) is not None
+    if request.method != b"GET" or len(ranges) != 1 or content_range(ranges[0]) is None:
+        return False
+    return not (headers.get(b"content-type") or b"").lower().startswith(b"multipart/byteranges")
 
 
 def _storable_with_cookie(life: _Lifetime | None, rules: CacheRules) -> bool:
@@ -240,13 +193,9 @@ def _heuristic(status: int, directives: Directives) -> bool:
 
 def _says_it_is_the_target(request: Request, headers: Headers) -> bool:
     """RFC 9110 section 9.3.3: a POST is answered by the representation that a GET would have."""
-    target = _absolute(request)
+    target = normalized_url(request.scheme, request.authority, request.path)
     locations = headers.get_all(b"content-location")
-    return (
-        len(locations) == 1
-        and (normal := _resolved(target, target)) is not None
-        and (_resolved(target, locations[0]) == normal)
-    )
+    return len(locations) == 1 and same_origin_uri(target, locations[0]) == target
 
 
 def _worth_keeping(lifetime: float, directives: Directives) -> bool:
@@ -260,11 +209,11 @@ def stored_headers(
     response: Response, rules: CacheRules, config: CacheConfig, received: float | None = None
 ) -> Headers:
     """Return the fields to store (RFC 9111 section 3.1): without what no-cache="..." and private="..." name, without
-    what the rules take out (Set-Cookie), with one valid Date (RFC 9110 section 6.6.1: `received`, or now, if there is none),
-    and with one valid Age or none, which `freshness` goes by and every answer replaces."""
+    what the rules take out (Set-Cookie) and the surrogate keys, with one valid Date (RFC 9110 section 6.6.1: `received`,
+    or now, if there is none), and with one valid Age or none, which `freshness` goes by and every answer replaces."""
     headers = Headers()
     headers.lines = _kept(response.headers, rules, config)
-    if _date(headers) is None:
+    if date(headers, b"date") is None:
         headers.set(b"Date", http_date(time.time() if received is None else received))
     return headers
 
@@ -283,8 +232,8 @@ def _kept(headers: Headers, rules: CacheRules, config: CacheConfig) -> list[tupl
         if key in without:
             continue
         if key == b"age":
-            if key in once and (age := _age_of(value)) is not None:
-                kept.append((key, name, b"%d" % age))
+            if key in once and (seconds := age(value)) is not None:
+                kept.append((key, name, b"%d" % seconds))
             once.discard(key)
         elif key == b"date":
             if key in once:
@@ -336,25 +285,25 @@ def _said(headers: Headers, rules: CacheRules, config: CacheConfig) -> _Said:
 
 
 def _lifetime(status: int, headers: Headers, said: _Said, rules: CacheRules, response_time: float) -> _Lifetime | None:
-    """Return the lifetime (RFC 9111 section 4.2.1); None if nothing gives one."""
-    life = _explicit(headers, said, response_time)
-    if life is None:
-        for negative, ttl in rules.negative:
-            if negative == status:
-                life = _Lifetime(ttl, explicit=True)
+    """Return the lifetime (RFC 9111 section 4.2.1), as the rules have it; None if nothing gives one."""
     heuristic = _heuristic(status, said.directives)
-    if rules.ttl is not None and (life is not None or heuristic):
+    life = _explicit(headers, said, response_time)
+    if life is None and (negative := dict(rules.negative).get(status)) is not None:
+        life = _Lifetime(negative, explicit=True)
+    elif rules.ttl is not None and (life is not None or heuristic):
         life = _Lifetime(rules.ttl, explicit=True)
-    if life is None and heuristic:
+    elif life is None and heuristic:
         life = _guessed(headers, rules, response_time)
-    if life is None and not (heuristic and rules.min_ttl):
+        if life is None and rules.min_ttl:
+            life = _Lifetime(0, explicit=False)
+    if life is None:
         return None
-    seconds, explicit = life or _Lifetime(0, explicit=False)
+    seconds = life.seconds
     if not said.directives.unqualified(b"no-cache"):
         seconds = max(seconds, rules.min_ttl)
     if rules.max_ttl is not None:
         seconds = min(seconds, rules.max_ttl)
-    return _Lifetime(seconds, explicit)
+    return _Lifetime(seconds, life.explicit)
 
 
 def _explicit(headers: Headers, said: _Said, response_time: float) -> _Lifetime | None:
@@ -369,35 +318,20 @@ def _explicit(headers: Headers, said: _Said, response_time: float) -> _Lifetime 
     expires = parse_http_date(values[0], response_time) if values.count(values[0]) == len(values) else None
     if expires is None:
         return _Lifetime(0, explicit=True)
-    date = _date(headers, response_time)
-    return _Lifetime(max(0.0, expires - (response_time if date is None else date)), explicit=True)
+    sent = date(headers, b"date", response_time)
+    return _Lifetime(max(0.0, expires - (response_time if sent is None else sent)), explicit=True)
 
 
 def _guessed(headers: Headers, rules: CacheRules, response_time: float) -> _Lifetime | None:
     """RFC 9111 section 4.2.2."""
     if rules.default_ttl is not None:
         return _Lifetime(rules.default_ttl, explicit=False)
-    modified = _last_modified(headers, response_time)
+    modified = date(headers, b"last-modified", response_time)
     if modified is None:
         return None
-    date = _date(headers, response_time)
-    since = (response_time if date is None else date) - modified
+    sent = date(headers, b"date", response_time)
+    since = (response_time if sent is None else sent) - modified
     return _Lifetime(min(max(0.0, since * rules.heuristic_fraction), rules.heuristic_max), explicit=False)
-
-
-def _date(headers: Headers, now: float | None = None) -> int | None:
-    value = headers.get(b"date")
-    return None if value is None else parse_http_date(value, now)
-
-
-def _last_modified(headers: Headers, now: float | None = None) -> int | None:
-    value = headers.get(b"last-modified")
-    return None if value is None else parse_http_date(value, now)
-
-
-def _age_of(value: bytes) -> int | None:
-    """RFC 9111 section 5.1: the first member counts; one that is no number does not."""
-    return delta_seconds(value.partition(b",")[0].strip(b" \t"))
 
 
 def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Freshness:
@@ -436,10 +370,9 @@ def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Fresh
 
 def _initial_age(head: StoredHead) -> float:
     """RFC 9111 section 4.2.3: `corrected_initial_age`."""
-    value = head.headers.get(b"age")
-    age_value = 0 if value is None else _age_of(value) or 0
-    date = _date(head.headers, head.response_time)
-    apparent_age = 0.0 if date is None else max(0.0, head.response_time - date)
+    age_value = age(head.headers.get(b"age")) or 0
+    sent = date(head.headers, b"date", head.response_time)
+    apparent_age = 0.0 if sent is None else max(0.0, head.response_time - sent)
     response_delay = max(0.0, head.response_time - head.request_time)
     return max(apparent_age, age_value + response_delay)
 
@@ -452,7 +385,13 @@ def _window(directives: Directives, name: bytes, default: float) -> float:
 
 def current_age(fresh: Freshness, now: float) -> float:
     """Return `current_age` (RFC 9111 section 4.2.3), never negative."""
-    return max(0.0, fresh.initial_age + now - fresh.response_time)
+    return fresh.initial_age + max(0.0, now - fresh.response_time)
+
+
+def _staleness(fresh: Freshness, now: float) -> float:
+    """Return how long it is stale, negative while it is fresh; a clock that was set back makes nothing younger than it
+    came."""
+    return max(now, fresh.response_time) - fresh.fresh_until
 
 
 # Reuse: RFC 9111 section 4
@@ -462,7 +401,7 @@ def reuse(fresh: Freshness, wants: Asked, now: float) -> Reuse:
     """Say how the stored response may answer a request that it is selected for (RFC 9111 section 4)."""
     if fresh.must_validate:
         return Reuse.VALIDATE
-    staleness = now - fresh.fresh_until
+    staleness = _staleness(fresh, now)
     if staleness < 0:
         return Reuse.FRESH if wants is NOTHING_ASKED or _fresh_enough(fresh, wants, now) else Reuse.VALIDATE_FOR_CLIENT
     if fresh.never_stale or wants.no_cache or wants.min_fresh:
@@ -477,7 +416,7 @@ def reuse(fresh: Freshness, wants: Asked, now: float) -> Reuse:
 
 def _fresh_enough(fresh: Freshness, wants: Asked, now: float) -> bool:
     """RFC 9111 section 5.2.1, and RFC 8246 section 2: who reloads gets what is immutable from here."""
-    if fresh.fresh_until - now < wants.min_fresh:
+    if -_staleness(fresh, now) < wants.min_fresh:
         return False
     if fresh.immutable:
         return True
@@ -488,7 +427,7 @@ def may_serve_on_error(fresh: Freshness, wants: Asked, now: float) -> bool:
     """Say whether the response may be served when the origin cannot be asked, or fails (section 4.2.4, RFC 5861)."""
     if fresh.must_validate or wants.no_cache:
         return False
-    staleness = now - fresh.fresh_until
+    staleness = _staleness(fresh, now)
     if staleness < 0:
         return True
     if fresh.never_stale:
@@ -499,23 +438,10 @@ def may_serve_on_error(fresh: Freshness, wants: Asked, now: float) -> bool:
 # Validation: RFC 9111 section 4.3
 
 
-def _etag(headers: Headers) -> bytes | None:
-    """Return the entity-tag; None if there is none that is valid (RFC 9110 section 8.8.3)."""
-    values = headers.get_all(b"etag")
-    if not values or values.count(values[0]) != len(values):
-        return None
-    opaque = values[0][2:] if values[0][:2] == b"W/" else values[0]
-    if len(opaque) < 2 or opaque[:1] != b'"' or opaque[-1:] != b'"':
-        return None
-    if any(octet < 0x21 or octet in (0x22, 0x7F) for octet in opaque[1:-1]):
-        return None
-    return values[0]
-
-
 def validators(head: StoredHead) -> list[tuple[bytes, bytes]]:
     """Return the If-None-Match and If-Modified-Since lines that validate a stored response (section 4.3.1)."""
     lines = []
-    etag = _etag(head.headers)
+    etag = entity_tag(head.headers)
     if etag is not None:
         lines.append((b"If-None-Match", etag))
     modified = head.headers.get(b"last-modified")
@@ -527,13 +453,15 @@ def validators(head: StoredHead) -> list[tuple[bytes, bytes]]:
 def same_representation(head: StoredHead, response: Response) -> bool:
     """Say whether a 304 (section 4.3.4) speaks of the stored response; one without any validator of its own does if it
     answers a validation of just that response."""
-    etag, stored = _etag(response.headers), _etag(head.headers)
-    if etag is not None and (stored is None or etag[:2] != b"W/"):
+    etag, stored = entity_tag(response.headers), entity_tag(head.headers)
+    if etag is not None and not etag.startswith(b"W/"):
         return etag == stored
     if etag is not None and stored is not None:
         return etag.removeprefix(b"W/") == stored.removeprefix(b"W/")
-    modified = _last_modified(response.headers, head.response_time)
-    return modified is None or modified == _last_modified(head.headers, head.response_time)
+    modified = date(response.headers, b"last-modified", head.response_time)
+    if modified is None:
+        return etag is None
+    return modified == date(head.headers, b"last-modified", head.response_time)
 
 
 def head_update(head: StoredHead, response: Response) -> bool:
@@ -548,8 +476,8 @@ def head_update(head: StoredHead, response: Response) -> bool:
         return True
     length = head.length
     if length is None:
-        length = delta_length(head.headers.get(b"content-length"))
-    return length is not None and all(delta_length(value) == length for value in lengths)
+        length = content_length(head.headers.get(b"content-length"))
+    return length is not None and all(content_length(value) == length for value in lengths)
 
 
 def freshened(
@@ -587,50 +515,19 @@ def _varied(head: StoredHead, headers: Headers) -> tuple[tuple[bytes, bytes | No
     return head.vary + tuple((name, b"\0") for name in vary_names(headers) or () if name not in known)
 
 
-def delta_length(value: bytes | None) -> int | None:
-    """Return a Content-Length; None if it is none."""
-    return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
-
-
 # Invalidation: RFC 9111 section 4.4
 
 
 def invalidated(request: Request, url: bytes, response: Response) -> list[bytes]:
     """Return the URIs that are no longer valid after a method that is not safe (RFC 9111 section 4.4): `url`, the
-    target URI, and those of Location and Content-Location if they have the same origin; none if the response is an error."""
+    target URI, and those of Location and Content-Location if they have its origin; none if the response is an error."""
     if request.method in _SAFE or not 200 <= response.status < 400:
         return []
-    uris = {url: None}
+    target = normalized_url(request.scheme, request.authority, request.path)
+    uris: dict[bytes, None] = {url: None}
     for key, _, value in response.headers.lines:
         if key in (b"location", b"content-location"):
-            uri = _resolved(url, value)
+            uri = same_origin_uri(target, value)
             if uri is not None:
                 uris[uri] = None
     return list(uris)
-
-
-def _absolute(request: Request) -> bytes:
-    return request.scheme + b"://" + request.authority + request.path
-
-
-def _resolved(base: bytes, reference: bytes) -> bytes | None:
-    """Return the absolute URI without fragment that a reference means, with normalised scheme and host (RFC 9110
-    section 4.2.3); None if it is not valid, or of another origin than `base`."""
-    try:
-        here = urlsplit(base.decode("latin-1"))
-        there = urlsplit(urljoin(base.decode("latin-1"), reference.decode("latin-1")))
-        origin = _origin(there.scheme, there.hostname, there.port)
-        if origin is None or there.username is not None or origin != _origin(here.scheme, here.hostname, here.port):
-            return None
-    except ValueError:
-        return None
-    uri = origin + (there.path or "/")
-    return (f"{uri}?{there.query}" if there.query else uri).encode("latin-1", "replace")
-
-
-def _origin(scheme: str, host: str | None, port: int | None) -> str | None:
-    default = {"http": 80, "https": 443}.get(scheme)
-    if default is None or not host:
-        return None
-    name = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{name}" if port in (None, default) else f"{scheme}://{name}:{port}"

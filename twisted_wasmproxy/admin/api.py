@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
+from urllib.parse import parse_qsl
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
@@ -103,12 +104,9 @@ class Api(Resource):
         if call is None:
             allowed = ", ".join([*calls, *(["HEAD"] if "GET" in calls else [])])
             raise ApiError(405, f"{path} is for {allowed}", {"Allow": allowed})
-        members: Members = _parameters(request)
         if method == "POST":
-            if members:
-                raise ApiError(400, "what is asked goes into the body, as a JSON object")
-            members = _body(request)
-        return call(members)
+            return call(_body(request))
+        return call(_parameters(request))
 
 
 def _check_host(request: ApiRequest) -> None:
@@ -124,22 +122,27 @@ def _check_host(request: ApiRequest) -> None:
 
 
 def _parameters(request: ApiRequest) -> dict[str, str]:
-    parameters = {}
-    for name, values in request.args.items():
-        text = name.decode("utf-8", "backslashreplace")
-        if len(values) > 1:
-            raise ApiError(400, f"{text!r} is there more than once")
-        try:
-            parameters[text] = values[0].decode()
-        except UnicodeDecodeError:
-            raise ApiError(400, f"{text!r} is not UTF-8") from None
+    query = _query(request)
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise ApiError(400, "the query is not UTF-8") from None
+    parameters = dict(pairs)
+    if len(parameters) < len(pairs):
+        raise ApiError(400, "a parameter is there more than once")
     return parameters
+
+
+def _query(request: ApiRequest) -> str:
+    return request.uri.partition(b"?")[2].decode("latin-1")
 
 
 def _body(request: ApiRequest) -> dict[str, object]:
     kind = (request.getHeader("Content-Type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "the body must be application/json, and Content-Type say so")
+    if _query(request):
+        raise ApiError(400, "what is asked goes into the body, not into the query")
     if request.too_large:
         raise ApiError(413, f"the body is longer than {BODY_LIMIT} bytes")
     assert request.content is not None

@@ -190,7 +190,7 @@ def _table(rows: Sequence[Sequence[str]], right: set[int]) -> Iterator[str]:
 
 def _span(seconds: float) -> str:
     """Return a time in its two largest units: `2d 3h`, `59m 10s`, `0.3s`."""
-    sign = "-" if seconds < 0 else ""
+    sign = "-" if seconds <= -0.05 else ""
     seconds = abs(seconds)
     if seconds < 10:
         return f"{sign}{round(seconds, 1):g}s"

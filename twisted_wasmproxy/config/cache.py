@@ -158,12 +158,6 @@ _RULE_KEYS = {
     "key": Key(_KEY),
 }
 
-RULES = Then(
-    Either(ScalarNode, Then(boolean, lambda enabled, _: {"enabled": enabled}), Record(_RULE_KEYS)),
-    RuleValues,
-)
-"""`cache` of a remap rule."""
-
 
 # The section
 
@@ -218,54 +212,62 @@ def _section(values: dict[str, Any], place: Place) -> CacheConfig:
     return config
 
 
+_SECTION_KEYS = {
+    "memory": Key(
+        Either(
+            ScalarNode,
+            _memory_amount,
+            Then(Record({"size": Key(size()), "max_object": Key(size())}), _memory_table),
+        )
+    ),
+    "disk": Key(
+        Then(
+            Record(
+                {
+                    "path": Key(folder, required=True),
+                    "size": Key(size(MIB), required=True),
+                    "max_object": Key(size()),
+                }
+            ),
+            _disk,
+        )
+    ),
+    "store": Key(
+        Then(
+            Record({"name": Key(text, required=True), "configuration": Key(plain)}),
+            lambda values, place: CacheStoreConfig(**values, location=place.location),
+        )
+    ),
+    "targeted": Key(ListOf(_targeted)),
+    "surrogate_key_header": Key(optional(token)),
+    "status": Key(
+        Either(
+            ScalarNode,
+            Then(boolean, lambda on, _: {"status": on}),
+            Then(
+                Record({"name": Key(_status_name), "key": Key(boolean)}),
+                lambda values, _: {f"status_{name}": value for name, value in values.items()},
+            ),
+        )
+    ),
+    "purge": Key(ListOf(network)),
+}
+
 CACHE = Either(
     ScalarNode,
     Then(boolean, lambda on, place: _section({}, place) if on else None),
-    Then(
-        Record(
-            {
-                "memory": Key(
-                    Either(
-                        ScalarNode,
-                        _memory_amount,
-                        Then(Record({"size": Key(size()), "max_object": Key(size())}), _memory_table),
-                    )
-                ),
-                "disk": Key(
-                    Then(
-                        Record(
-                            {
-                                "path": Key(folder, required=True),
-                                "size": Key(size(MIB), required=True),
-                                "max_object": Key(size()),
-                            }
-                        ),
-                        _disk,
-                    )
-                ),
-                "store": Key(
-                    Then(
-                        Record({"name": Key(text, required=True), "configuration": Key(plain)}),
-                        lambda values, place: CacheStoreConfig(**values, location=place.location),
-                    )
-                ),
-                "targeted": Key(ListOf(_targeted)),
-                "surrogate_key_header": Key(optional(token)),
-                "status": Key(
-                    Either(
-                        ScalarNode,
-                        Then(boolean, lambda on, _: {"status": on}),
-                        Then(
-                            Record({"name": Key(_status_name), "key": Key(boolean)}),
-                            lambda values, _: {f"status_{name}": value for name, value in values.items()},
-                        ),
-                    )
-                ),
-                "purge": Key(ListOf(network)),
-                **_RULE_KEYS,
-            }
-        ),
-        _section,
-    ),
+    Then(Record(_SECTION_KEYS | _RULE_KEYS), _section),
 )
 """The `cache` section: a `CacheConfig`, or None for `cache: false`."""
+
+_SHARED = "belongs to the 'cache' section; all rules share one store"
+
+RULES = Then(
+    Either(
+        ScalarNode,
+        Then(boolean, lambda enabled, _: {"enabled": enabled}),
+        Record(_RULE_KEYS, refused=dict.fromkeys(_SECTION_KEYS, _SHARED)),
+    ),
+    RuleValues,
+)
+"""`cache` of a remap rule."""

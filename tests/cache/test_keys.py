@@ -235,6 +235,25 @@ def test_what_counts_is_told_apart_by_its_kind() -> None:
     assert len({header, cookie, both}) == 3
 
 
+def test_no_value_passes_for_several() -> None:
+    config = CacheKeyConfig(headers=("x", "y"), cookies=("a", "b"))
+    made = [
+        key_of(config, (b"X", b"1"), (b"Y", b"2"), (b"Cookie", b"a=3; b=4")),
+        key_of(config, (b"X", b"1\0y: 2"), (b"Cookie", b"a=3; b=4")),
+        key_of(config, (b"X", b"1"), (b"Y", b"2\0cookie a=3"), (b"Cookie", b"b=4")),
+        key_of(config, (b"X", b"1"), (b"Y", b"2"), (b"Cookie", b"a=3\0cookie b=4")),
+        key_of(config, (b"X", b"1"), (b"Y", b"2"), (b"Cookie", b"a=3\1\2cookie b=4")),
+        KeyMaker(config, b"space\0x: 1").make(request(b"/", (b"X", b"2")))[0],
+        KeyMaker(CacheKeyConfig(headers=("x",)), b"space").make(request(b"/", (b"X", b"1\0x: 2")))[0],
+    ]
+    assert len(set(made)) == len(made)
+    for field in made:
+        assert field.count(b"\0") <= 5
+    assert KeyMaker(CacheKeyConfig(), b"a\0x").make(request()) != KeyMaker(CacheKeyConfig(headers=("x",)), b"a").make(
+        request()
+    )
+
+
 # To read
 
 

@@ -93,8 +93,8 @@ def normalized_url(scheme: bytes, authority: bytes, path: bytes) -> bytes:
     """Return `scheme://host[:port]/path?query`: scheme and host in lower case, the scheme's default port left out, no
     fragment (RFC 9110 section 4.2.3). Percent-encoding is left as it is.
 
-    No user information either. The path `*` of OPTIONS is none at all (RFC 9112 section 3.3). What a filter has put where
-    it cannot be is percent-encoded: NUL, and in the authority what would end it.
+    No user information either. The path `*` of OPTIONS is none at all (RFC 9112 section 3.3). What only a filter can
+    have put there is percent-encoded: NUL, and in the authority what would end it.
     """
     if not scheme.islower():
         scheme = scheme.lower()

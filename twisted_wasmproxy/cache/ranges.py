@@ -112,8 +112,8 @@ def partial(value: bytes, length: int, content_type: bytes | None) -> Partial | 
         return None
     parts = _satisfiable(ranges, length)
     if not parts:
-        if not length and any(first is None and last for first, last in ranges):
-            return None  # "the last n bytes" of nothing is the whole, and no Content-Range can say so
+        if any(first is None and last for first, last in ranges):
+            return None  # "the last n bytes" of nothing are the whole of it, and no Content-Range can say so
         return Partial(416, Headers([(b"Content-Range", b"bytes */%d" % length), (b"Content-Length", b"0")]), ())
     if len(parts) > 1:
         if sum(stop - start for start, stop in parts) > length:

@@ -106,9 +106,10 @@ class Pieces:
         """Return what is there, as (start, stop) in order."""
         parts: list[tuple[int, int]] = []
         for start, piece in self:
+            stop = start + len(piece)
             if parts and parts[-1][1] == start:
                 start, _ = parts.pop()
-            parts.append((start, start + len(piece)))
+            parts.append((start, stop))
         return tuple(parts)
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:

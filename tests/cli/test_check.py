@@ -191,3 +191,68 @@ def test_a_production_module_that_refuses_its_configuration_is_told(tmp_path: Pa
     assert problem.startswith("proxy.yaml:6: filters[1].vm_config.code.local.filename: ")
     assert "proxy_on_configure returned false" in problem
     assert any((tmp_path / "code").iterdir())
+
+
+CACHE_HEAD = """\
+listeners: [{endpoint: "tcp:0:interface=127.0.0.1"}]
+upstreams: {o: {servers: ["http://127.0.0.1:1"]}}
+"""
+
+STORE_PLUGIN = """
+from zope.interface import implementer
+from twisted.plugin import IPlugin
+from twisted_wasmproxy.cache.stores.memory import MemoryStore
+from twisted_wasmproxy.interfaces import ICacheStoreFactory
+
+@implementer(IPlugin, ICacheStoreFactory)
+class Factory:
+    name = "shelf"
+    def make(self, configuration, reactor):
+        if not isinstance(configuration, dict):
+            raise ValueError("say how many 'boards'")
+        return MemoryStore(configuration["boards"], 1)
+
+factory = Factory()
+"""
+
+
+def test_a_fault_of_the_cache_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.yaml"
+    path.write_text(f"{CACHE_HEAD}remap:\n  - {{upstream: o, cache: {{ttl: soon}}}}\n")
+    assert told(path) == [
+        "proxy.yaml:4: remap[0].cache: there is no 'cache' section; a rule can only say how it uses the cache there is",
+        "proxy.yaml:4: remap[0].cache.ttl: must be a time such as 30s, 1.5, 500ms or 5m, not 'soon'",
+    ]
+
+
+def test_a_store_that_is_not_installed_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.yaml"
+    path.write_text(f"{CACHE_HEAD}remap: [{{upstream: o}}]\ncache:\n  store: {{name: no-such-store}}\n")
+    (problem,) = told(path)
+    assert problem.startswith(
+        "proxy.yaml:5: cache.store: no cache store 'no-such-store' in twisted.plugins (installed: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("configuration", "problem"),
+    [
+        ("{boards: 5}", ""),
+        ("null", "cache store 'shelf': say how many 'boards'"),
+        ("{}", "cache store 'shelf' fails: KeyError: 'boards'"),
+    ],
+)
+def test_a_store_by_a_plugin_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: str, problem: str
+) -> None:
+    folder = tmp_path / "twisted" / "plugins"
+    folder.mkdir(parents=True)
+    (folder / "shelf.py").write_text(STORE_PLUGIN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = tmp_path / "proxy.yaml"
+    path.write_text(
+        f"{CACHE_HEAD}remap: [{{upstream: o}}]\ncache:\n  store: {{name: shelf, configuration: {configuration}}}\n"
+    )
+    done = wasmproxy("check", "-q", path)
+    expected = f"{path}:5: cache.store: {problem}\n" if problem else ""
+    assert (done.stdout, done.returncode) == (expected, bool(problem))

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="validate configurations, their modules included, without listening",
         description="Validate each FILE: the configuration itself, every module (read, linked, compiled, started and "
-        "configured), every native filter. Exit status 0 if all can be used, else 1.",
+        "configured), every native filter, the store of a plugin. Exit status 0 if all can be used, else 1.",
     )
     check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="YAML, ours or Traffic Server's plugin form")
     check.add_argument("-q", "--quiet", action="store_true", help="print problems only")

@@ -19,8 +19,10 @@ from twisted.logger import (
 )
 
 from twisted_wasmproxy import config
+from twisted_wasmproxy.cache.entry import StoreError
+from twisted_wasmproxy.cache.stores.plugins import plugin_store
 from twisted_wasmproxy.config import Configuration, ConfigurationError, Location, Problem
-from twisted_wasmproxy.config.model import NativeFilterConfig, WasmFilterConfig
+from twisted_wasmproxy.config.model import CacheStoreConfig, NativeFilterConfig, WasmFilterConfig
 from twisted_wasmproxy.filters.native import FilterError, native_factory
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, IMPORTS
 from twisted_wasmproxy.proxywasm.errors import PluginError
@@ -64,7 +66,7 @@ def run(files: Sequence[Path], *, quiet: bool, verbose: bool, as_json: bool) -> 
 
 
 def check(file: Path) -> Verdict:
-    """Load a configuration, start every Wasm plugin, and configure every native filter."""
+    """Load a configuration, start every Wasm plugin, configure every native filter, and make a plugin's store."""
     verdict = Verdict(file)
     try:
         configuration = config.load(file)
@@ -76,6 +78,8 @@ def check(file: Path) -> Verdict:
     if not configuration.listeners:
         place = Location(str(file), 1, "listeners")
         verdict.warnings.append(str(Problem(place, "none: only WasmProxyResource can use this file")))
+    if configuration.cache is not None and configuration.cache.store is not None:
+        verdict.problems += _store_problems(configuration.cache.store)
     cache = CodeCache(configuration.code_cache or default_folder())
     for entry in configuration.filters:
         if isinstance(entry, NativeFilterConfig):
@@ -93,6 +97,19 @@ def _native_problems(entry: NativeFilterConfig) -> list[Problem]:
         return [_problem(entry, str(error))]
     except Exception as error:  # whatever the plugin's own code raises is to be told, not to end the check
         return [_problem(entry, f"native filter {entry.native!r} fails: {type(error).__name__}: {error}")]
+    return []
+
+
+def _store_problems(entry: CacheStoreConfig) -> list[Problem]:
+    from twisted.internet import reactor  # here, so that only a file with such a store installs one
+
+    assert entry.location is not None, "the loader notes where it stands"
+    try:
+        plugin_store(entry, reactor)
+    except StoreError as error:
+        return [Problem(entry.location, str(error))]
+    except Exception as error:  # whatever the plugin's own code raises is to be told, not to end the check
+        return [Problem(entry.location, f"cache store {entry.name!r} fails: {type(error).__name__}: {error}")]
     return []
 
 

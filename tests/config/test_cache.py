@@ -64,7 +64,7 @@ def test_every_key_of_the_section_reaches_the_model(tmp_path: Path) -> None:
   status: {name: edge-1.example.com, key: false}
   purge: [10.0.0.1, "fc00::/7"]
   enabled: false
-  methods: [GET, REPORT]
+  methods: [GET, POST]
   directives: ignore
   client_directives: ignore
   ttl: 1m
@@ -95,7 +95,7 @@ def test_every_key_of_the_section_reaches_the_model(tmp_path: Path) -> None:
         purge=(ipaddress.ip_network("10.0.0.1"), ipaddress.ip_network("fc00::/7")),
         rules=CacheRules(
             enabled=False,
-            methods=("GET", "REPORT"),
+            methods=("GET", "POST"),
             directives="ignore",
             client_directives="ignore",
             ttl=60.0,
@@ -253,9 +253,8 @@ SIZE = "must be a size in bytes such as 65536, 64KiB or 10MB"
             ".purge[0]",
             "is not a network: 'localhost' does not appear to be an IPv4 or IPv6 network",
         ),
-        ("{methods: [GET, PUT]}", ".methods[1]", "what PUT is answered with is never stored"),
+        ("{methods: [GET, PUT]}", ".methods[1]", "must be one of GET, HEAD, POST, not 'PUT'"),
         ("{methods: []}", ".methods", "must not be empty"),
-        ("{methods: ['G T']}", ".methods[0]", "must be a token (letters, digits and !#$%&'*+-.^_`|~), not 'G T'"),
         ("{directives: obey}", ".directives", "must be one of honor, ignore, not 'obey'"),
         ("{ttl: soon}", ".ttl", "must be a time such as 30s, 1.5, 500ms or 5m, not 'soon'"),
         ("{min_ttl: null}", ".min_ttl", "must be a time such as 30s, 1.5, 500ms or 5m, not 'null'"),

@@ -9,14 +9,19 @@ from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from twisted_wasmproxy import logs
 from twisted_wasmproxy.accesslog import AccessLog
+from twisted_wasmproxy.admin import AdminError, AdminServer
+from twisted_wasmproxy.cache.coordinator import Cache
+from twisted_wasmproxy.cache.entry import StoreError
+from twisted_wasmproxy.cache.stores.making import make_store, same_store
 from twisted_wasmproxy.config import Configuration, ConfigurationError, load
+from twisted_wasmproxy.config.model import CacheConfig
 from twisted_wasmproxy.filters import FilterError, FilterSet
 from twisted_wasmproxy.interfaces import Phase
 from twisted_wasmproxy.listeners import Listener, ListenError
@@ -70,6 +75,7 @@ class ProxyService(Service):
         self._filters: FilterSet | None = None
         self._prepared: FilterSet | None = None
         self._proxy: Proxy | None = None
+        self._admin: AdminServer | None = None
         self._retired: dict[Proxy, FilterSet] = {}
         self._reloads = DeferredLock()
         self._draining: list[Deferred[None]] = []
@@ -127,6 +133,8 @@ class ProxyService(Service):
             _log.warn("{warning}", warning=warning)
         for wanted in config.listeners:
             self._listeners[wanted.endpoint].use(self._proxy, wanted)
+        if self._admin is not None:
+            self._admin.use(self._proxy.cache)
         if config.path is not None:
             self._handle(signal.SIGHUP, self._reload_and_report)
 
@@ -142,20 +150,29 @@ class ProxyService(Service):
         return self._host
 
     def _bind(self) -> None:
+        if self.config.admin is not None and self._admin is None:
+            self._admin = AdminServer(self.config.admin, self._reactor)
+            self._bound(self._admin.open())
         for config in self.config.listeners:
             if config.endpoint not in self._listeners:
                 listener = Listener(config, self._reactor)
-                failures: list[Failure] = []
-                listener.open().addErrback(failures.append)
-                if failures:  # binding an address fails at once
-                    raise self._cannot_start(failures[0].getErrorMessage()) from failures[0].value
+                self._bound(listener.open())
                 self._listeners[config.endpoint] = listener
+
+    def _bound(self, opening: Deferred[None]) -> None:
+        failures: list[Failure] = []
+        opening.addErrback(failures.append)
+        if failures:  # binding an address fails at once
+            raise self._cannot_start(failures[0].getErrorMessage()) from failures[0].value
 
     def _cannot_start(self, text: str) -> StartError:
         _log.critical("cannot start: {text}", text=text)
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
         return StartError(text)
 
     def _make_proxy(self, config: Configuration, filters: FilterSet, previous: Proxy | None) -> Proxy:
@@ -164,13 +181,29 @@ class ProxyService(Service):
             for log in access_logs:
                 log.start()
             upstreams = Upstreams(config.upstreams, self._reactor, previous.upstreams if previous is not None else None)
-        except (OSError, ValueError) as wrong:
+            cache = self._make_cache(config.cache, previous.cache if previous is not None else None)
+        except (OSError, ValueError, StoreError) as wrong:
             for log in access_logs:
                 log.stop()
             raise StartError(str(wrong)) from wrong
         traced = logs.level_of(TRACE_NAMESPACE) <= LogLevel.debug
         client, origin = filters.slots(Phase.CLIENT), filters.slots(Phase.ORIGIN)
-        return Proxy(config, self._reactor, upstreams, client, origin, access_logs, traced)
+        return Proxy(config, self._reactor, upstreams, client, origin, access_logs, traced, cache)
+
+    def _make_cache(self, config: CacheConfig | None, previous: Cache | None) -> Cache | None:
+        """Return the cache of a configuration: the present one, where its store is to stay as it is.
+
+        Raises StoreError.
+        """
+        if config is None:
+            return None
+        if previous is not None and same_store(config, previous.config):
+            previous.config = config
+            return previous
+        store = make_store(config, self._reactor)
+        started = maybeDeferred(store.start)
+        started.addErrback(lambda failure: _log.error("no cache: {reason}", reason=failure.getErrorMessage()))
+        return Cache(store, config)
 
     # Reload
 
@@ -190,6 +223,7 @@ class ProxyService(Service):
         config = await self._in_thread(load, path, *self.config.more_paths)
         filters = FilterSet(config, self._host)
         opened: list[Listener] = []
+        admin, opened_admin = self._admin, None
         try:
             await self._in_thread(filters.prepare)
             filters.start()
@@ -198,6 +232,11 @@ class ProxyService(Service):
                     listener = Listener(wanted, self._reactor)
                     await listener.open()
                     opened.append(listener)
+            if config.admin is None or admin is None or config.admin.endpoint != admin.config.endpoint:
+                admin = None
+                if config.admin is not None:
+                    admin = opened_admin = AdminServer(config.admin, self._reactor)
+                    await admin.open()
             if not self.running:
                 raise StartError("stopped meanwhile")
             old, old_filters = self.proxy, self._filters
@@ -207,7 +246,9 @@ class ProxyService(Service):
             filters.close()
             for listener in opened:
                 listener.close()
-            if isinstance(wrong, (FilterError, ListenError)):
+            if opened_admin is not None:
+                opened_admin.close()
+            if isinstance(wrong, (FilterError, ListenError, AdminError)):
                 raise StartError(str(wrong)) from wrong
             raise
         logs.set_levels(config.log_levels)
@@ -218,6 +259,11 @@ class ProxyService(Service):
             self._listeners.pop(endpoint).close()
         for wanted in config.listeners:
             self._listeners[wanted.endpoint].use(new, wanted)
+        if admin is not self._admin and self._admin is not None:
+            self._admin.close()
+        self._admin = admin
+        if admin is not None:
+            admin.use(new.cache)
         self.config = config
         self._proxy, self._filters = new, filters
         self._host.refresh_log_levels()
@@ -236,6 +282,8 @@ class ProxyService(Service):
             if self._retired.pop(old, None) is not None:
                 old.close()
                 old_filters.close()
+                if old.cache is not None and old.cache is not self.proxy.cache:
+                    old.cache.close()
 
         old.when_idle(over)
 
@@ -289,6 +337,9 @@ class ProxyService(Service):
         listeners = list(self._listeners.values())
         self._listeners.clear()
         await DeferredList([listener.close() for listener in listeners], consumeErrors=True)
+        if self._admin is not None:
+            await self._admin.close()
+            self._admin = None
         running = dict(self._retired)
         self._retired.clear()
         if self._proxy is not None and self._filters is not None:
@@ -306,6 +357,7 @@ class ProxyService(Service):
         closing = []
         for proxy, filters in running.items():
             closing += [proxy.close(), filters.close()]
+        closing += [cache.close() for cache in {proxy.cache for proxy in running} if cache is not None]
         await DeferredList(closing, consumeErrors=True)
         self._proxy = self._filters = self._host = None
 

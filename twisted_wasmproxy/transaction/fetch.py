@@ -1,8 +1,8 @@
 """`Fetch`: asking an origin: filters of the origin phase, a connection, the request, its answer, one more try.
 
-A fetch belongs to whoever consumes its answer (`FetchConsumer`; today the transaction). Its chain sits on the
-origin's side: its request gates see the outgoing head just before it is sent, its response gates the answer just
-after it has come.
+A fetch belongs to whoever consumes its answer (`FetchConsumer`: the transaction, or the cache, which may hand it over
+to the transaction when it sees the head). Its chain sits on the origin's side: its request gates see the outgoing
+head just before it is sent, its response gates the answer just after it has come.
 """
 
 from __future__ import annotations
@@ -107,8 +107,10 @@ class Fetch:
         "_length_may_change",
         "_origin",
         "_pauses",
+        "_response_kept",
         "_retries",
         "chain",
+        "closed",
         "consumer",
         "ended",
         "filter_state",
@@ -138,6 +140,8 @@ class Fetch:
         self.server: Server | None = None
         """The server asked last."""
         self.tunnel = False
+        self.closed = False
+        """Whether `close` was called."""
         self.ended = False
         """Nothing more comes from here: the answer is complete, or it failed, or it was given up."""
         self.request_modified = False
@@ -154,6 +158,7 @@ class Fetch:
         self._backlog_full = False
         self._backlog_trailers: Headers | None = None
         self._pauses = 0
+        self._response_kept = False
         self.chain = Chain(self, slots, buffer_limit, idle_timeout) if slots else None
         self._length_may_change = length_may_change or (self.chain is not None and self.chain.request.shows_bodies)
 
@@ -209,6 +214,7 @@ class Fetch:
 
     def close(self) -> None:
         """The stream that this fetch was for has ended."""
+        self.closed = True
         self.give_up()
         if self.chain is not None:
             self.chain.close()
@@ -298,14 +304,39 @@ class Fetch:
         self.local_reply(local.held_too_long())
 
     def response_head_passed(self, end_stream: bool) -> None:
-        assert self.response is not None
-        self.consumer.fetch_response(self.response, end_stream)
+        response, chain = self.response, self.chain
+        assert response is not None
+        assert chain is not None
+        if (
+            chain.response.shows_bodies
+            and not end_stream
+            and self.request.method != b"HEAD"
+            and b"content-length" in response.headers
+        ):
+            self._response_kept = True
+            return
+        self.consumer.fetch_response(response, end_stream)
 
     def response_data_passed(self, data: bytes, end_stream: bool) -> None:
+        if self._response_kept:
+            self._give_response(len(data) if end_stream else None)
         self.consumer.fetch_data(data, end_stream)
 
     def response_end_passed(self, trailers: Headers | None) -> None:
+        if self._response_kept:
+            assert self.response is not None
+            self.response.headers.remove(b"content-length")
+            self._give_response(None)
         self.consumer.fetch_end(trailers)
+
+    def _give_response(self, total: int | None) -> None:
+        """Let out the head that waited for its content; `total` bytes of that, if it is known."""
+        self._response_kept = False
+        response, chain = self.response, self.chain
+        assert response is not None
+        assert chain is not None
+        settle_length(response.headers, total, chain.response.modified)
+        self.consumer.fetch_response(response, False)
 
     # The connection
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from twisted_wasmproxy.config.model import Configuration, ListenerConfig
+from twisted_wasmproxy.cache.coordinator import Cache
+from twisted_wasmproxy.cache.lookup import Caching
+from twisted_wasmproxy.config.model import CacheConfig, CacheRules, Configuration, ListenerConfig, RemapConfig
 from twisted_wasmproxy.http.stream import ConnectionInfo, RequestReceiver, ServerStream, StreamError
 from twisted_wasmproxy.transaction.chain import Chain, FilterSlot
 from twisted_wasmproxy.transaction.forwarding import Forwarder
@@ -40,6 +42,7 @@ class Proxy:
         origin_filters: Sequence[FilterSlot],
         access_logs: Sequence[AccessLog],
         traced: bool = False,
+        cache: Cache | None = None,
     ) -> None:
         self.config = config
         self.reactor = reactor
@@ -48,6 +51,18 @@ class Proxy:
         self.origin_filters = origin_filters
         self.traced = traced
         self.remap = RemapTable(config.remap)
+        self.cache = cache
+        self.caching: Caching | None = None
+        """How what forward listeners fetch uses the cache."""
+        self._cachings: dict[int, Caching] = {}
+        if cache is not None and config.cache is not None:
+            self.caching = _caching(cache, config.cache.rules, config.cache, b"")
+            for rule in config.remap:
+                caching = _caching(
+                    cache, rule.cache or config.cache.rules, config.cache, (rule.upstream or "").encode()
+                )
+                if caching is not None:
+                    self._cachings[id(rule)] = caching
         self.forwarder = Forwarder(config.headers, tuple(listener.endpoint for listener in config.listeners))
         self.node: dict[str, object] = dict(config.node)
         self.transactions: set[Transaction] = set()
@@ -70,6 +85,10 @@ class Proxy:
         if chain is not None and chain.request.shows_bodies:
             return True
         return any(getattr(slot.factory, "reads_requests", True) for slot in self.origin_filters)
+
+    def caching_of(self, rule: RemapConfig) -> Caching | None:
+        """Return how a remap rule uses the cache; None: not at all."""
+        return self._cachings.get(id(rule))
 
     def access(self, listener: ListenerConfig) -> Access:
         """Return the access rules of a forward listener."""
@@ -113,3 +132,7 @@ class Proxy:
         """Let go of connections and logs; transactions still running are cut when their connections are."""
         self.upstreams.close()
         return DeferredList([log.stop() for log in self.access_logs], consumeErrors=True).addCallback(lambda _: None)
+
+
+def _caching(cache: Cache, rules: CacheRules, config: CacheConfig, space: bytes) -> Caching | None:
+    return Caching(cache, rules, config, space) if rules.enabled else None

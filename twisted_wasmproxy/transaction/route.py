@@ -10,6 +10,7 @@ from twisted_wasmproxy.transaction.local import LocalReply
 from twisted_wasmproxy.upstream.tunnel import open_tunnel
 
 if TYPE_CHECKING:
+    from twisted_wasmproxy.cache.lookup import Caching
     from twisted_wasmproxy.transaction.fetch import Fetch
     from twisted_wasmproxy.transaction.proxy import Proxy
     from twisted_wasmproxy.transaction.transaction import Transaction
@@ -27,14 +28,16 @@ TUNNEL_CONNECT_TIMEOUT = 10.0
 class Route:
     """An upstream to ask (an `Origin`), and under which path."""
 
-    __slots__ = ("_cluster", "_key", "name", "path", "preserve_host", "retries")
+    __slots__ = ("_cluster", "_key", "caching", "name", "path", "preserve_host", "retries")
 
-    def __init__(self, cluster: Cluster, key: bytes, path: bytes, preserve_host: bool) -> None:
+    def __init__(self, cluster: Cluster, key: bytes, path: bytes, preserve_host: bool, caching: Caching | None) -> None:
         self.name = cluster.name.encode()
         """Of the upstream; for a forward proxy `host:port`."""
         self.path = path
         self.preserve_host = preserve_host
         self.retries = cluster.config.retries
+        self.caching = caching
+        """How it uses the cache; None: not at all."""
         self._cluster = cluster
         self._key = key
 
@@ -50,6 +53,7 @@ class TunnelRoute:
     path = b""
     preserve_host = True
     retries = 0
+    caching = None
 
     def __init__(self, host: str, port: int, proxy: Proxy, access: Access) -> None:
         self.name = f"{host}:{port}".encode()
@@ -93,7 +97,7 @@ def route(txn: Transaction) -> Route | TunnelRoute | LocalReply:
     assert match.upstream is not None
     cluster = proxy.upstreams.cluster(match.upstream)
     key = _hash_key(txn, cluster) if cluster.config.balance == "consistent_hash" else b""
-    return Route(cluster, key, match.path, match.preserve_host)
+    return Route(cluster, key, match.path, match.preserve_host, proxy.caching_of(rule))
 
 
 def _hash_key(txn: Transaction, cluster: Cluster) -> bytes:
@@ -134,7 +138,8 @@ def _forward(txn: Transaction) -> Route | TunnelRoute | LocalReply:
     txn.forward = True
     if connect:
         return TunnelRoute(host, port, proxy, access)
-    return Route(proxy.upstreams.origin(request.scheme, host, port, access), b"", request.path, True)
+    cluster = proxy.upstreams.origin(request.scheme, host, port, access)
+    return Route(cluster, b"", request.path, True, proxy.caching)
 
 
 def _host_and_port(authority: bytes, default: int | None) -> tuple[str, int] | None:

@@ -22,13 +22,16 @@ from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.attributes import attribute
 from twisted_wasmproxy.transaction.chain import Chain
-from twisted_wasmproxy.transaction.fetch import Fetch, starts_tunnel
+from twisted_wasmproxy.transaction.fetch import Fetch, FetchConsumer, starts_tunnel
 from twisted_wasmproxy.transaction.framing import settle_length
 from twisted_wasmproxy.transaction.local import LocalReply
+from twisted_wasmproxy.transaction.purge import purge
 from twisted_wasmproxy.transaction.route import Route, TunnelRoute, route
 from twisted_wasmproxy.transaction.states import TRANSITIONS, Hook, State
 
 if TYPE_CHECKING:
+    from twisted_wasmproxy.cache.client import Source
+    from twisted_wasmproxy.cache.status import CacheStatus
     from twisted_wasmproxy.transaction.proxy import Proxy
 
 __all__ = ["Transaction"]
@@ -48,9 +51,11 @@ class Transaction:
         "_request_pauses",
         "_response_pauses",
         "_response_started",
+        "_route",
         "_watched",
         "answered_by",
         "attempts",
+        "cache_status",
         "chain",
         "details",
         "fetch",
@@ -71,6 +76,7 @@ class Transaction:
         "response_bytes",
         "response_ended",
         "rule_name",
+        "source",
         "started",
         "state",
         "stream",
@@ -106,6 +112,12 @@ class Transaction:
         self.response = None
         self.outgoing: Request | None = None
         self.fetch: Fetch | None = None
+        """What was asked of an origin for this transaction; the answer may come from elsewhere."""
+        self.source: Source | None = None
+        """Where the answer comes from."""
+        self.cache_status: CacheStatus | None = None
+        """What the cache says of it; None where it was not asked."""
+        self._route: Route | TunnelRoute | None = None
         self.state = State.READ_REQUEST
         self.forward = False
         """Whether the client used this as a forward proxy."""
@@ -255,37 +267,75 @@ class Transaction:
         found = route(self)
         if self._watched:
             self._hook(Hook.POST_REMAP)
-            self._hook(Hook.CACHE_LOOKUP_COMPLETE)
             if self._settled:
                 return
         if isinstance(found, LocalReply):
+            if self._watched:
+                self._hook(Hook.CACHE_LOOKUP_COMPLETE)
             self.local_reply(found)
-        else:
-            self._fetch(found, end_stream)
+            return
+        self._route = found
+        caching = found.caching
+        if caching is not None and self.request.upgrade is None:
+            if self.request.method == b"PURGE":
+                purge(self, caching)
+            else:
+                caching.cache.serve(self, caching, end_stream)
+        elif self.looked_up(None):
+            fetch = self.open_fetch(self, self.request.headers, False)
+            self.source = fetch
+            fetch.start(end_stream)
 
-    def _fetch(self, found: Route | TunnelRoute, end_stream: bool) -> None:
+    def looked_up(self, status: CacheStatus | None) -> bool:
+        """See `Client`; `status` None: there is no cache for it."""
+        self.cache_status = status
+        if self._watched:
+            self._hook(Hook.CACHE_LOOKUP_COMPLETE)
+            return not self._settled
+        return True
+
+    def open_fetch(self, consumer: FetchConsumer, headers: Headers, background: bool) -> Fetch:
+        """See `Client`."""
+        found = self._route
+        assert found is not None
         proxy = self.proxy
         connection = self.stream.connection
         peer = connection.peer
-        self.hierarchy = b"DIRECT"
-        self.upstream_name = found.name
-        self.outgoing = outgoing = proxy.forwarder.outgoing(
-            self.request, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
+        outgoing = proxy.forwarder.outgoing(
+            self.request, headers, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
         )
-        length_may_change = self.chain is not None and self.chain.request.shows_bodies
         fetch = Fetch(
-            self,
+            consumer,
             outgoing,
             found,
             proxy.origin_filters,
             self.listener.limits.buffer,
-            length_may_change,
+            self.chain is not None and self.chain.request.shows_bodies,
             self.listener.timeouts.idle,
         )
-        self.fetch = fetch
-        if fetch.chain is not None and fetch.chain.hooks:
-            self._watched = True
-        fetch.start(end_stream)
+        if not background:
+            self.hierarchy = b"DIRECT"
+            self.upstream_name = found.name
+            self.outgoing = outgoing
+            self.fetch = fetch
+            if fetch.chain is not None and fetch.chain.hooks:
+                self._watched = True
+        return fetch
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self.state is State.CLOSED
+
+    def take(self, source: Source) -> None:
+        """See `Client`."""
+        self.source = source
+        if self._response_pauses:
+            source.pause_reading()
+
+    def not_cached(self) -> None:
+        """See `Client`."""
+        self.local_reply(local.error(504, "it is not stored, and only-if-cached was asked for", b"only_if_cached"))
 
     def request_data_passed(self, data: bytes, end_stream: bool) -> None:
         fetch = self.fetch
@@ -328,11 +378,19 @@ class Transaction:
         self.stream.send_informational(response)
 
     def fetch_response(self, response: Response, end_stream: bool) -> None:
-        if self.replied:
-            return
-        assert self.fetch is not None
+        if not self.replied:
+            self.incoming(response)
+            self.respond(response, end_stream)
+
+    def incoming(self, response: Response) -> None:
+        """See `Client`."""
         if response.upgrade is None:
             self.proxy.forwarder.incoming(response, time.time())
+
+    def respond(self, response: Response, end_stream: bool) -> None:
+        """Take the head of the answer, from an origin or the cache."""
+        if self._settled:
+            return
         self.response = response
         self._move(State.SEND_RESPONSE)
         if self._watched:
@@ -340,12 +398,8 @@ class Transaction:
             if self._settled:
                 return
         chain = self.chain
-        if chain is not None and not self.fetch.tunnel:
-            self._length_may_change = chain.response.shows_bodies
-        origin_chain = self.fetch.chain
-        if origin_chain is not None and origin_chain.response.shows_bodies:
-            self._length_may_change = True
         if chain is not None:
+            self._length_may_change = chain.response.shows_bodies and not (self.fetch is not None and self.fetch.tunnel)
             chain.response.headers(end_stream)
         else:
             self.response_head_passed(end_stream)
@@ -434,8 +488,8 @@ class Transaction:
         if self.chain is not None:
             self.chain.request.stop()
             self.chain.response.stop()
-        if self.fetch is not None:
-            self.fetch.give_up()
+        if self.source is not None:
+            self.source.give_up()
         self.response, _ = local.build(LocalReply(500), self.request)
         self.response_ended = True
         self.stream.send_response(self.response, True)
@@ -445,8 +499,6 @@ class Transaction:
             self._head_kept = False
             assert self.response is not None
             modified = self.chain is not None and self.chain.response.modified
-            if not modified and self.fetch is not None and self.fetch.chain is not None:
-                modified = self.fetch.chain.response.modified
             settle_length(self.response.headers, len(data) if end_stream else None, modified)
             self._send_head(False)
         self.response_bytes += len(data)
@@ -484,8 +536,8 @@ class Transaction:
         self.replied = True
         self._head_kept = False
         self._length_may_change = False
-        if self.fetch is not None:
-            self.fetch.give_up()
+        if self.source is not None:
+            self.source.give_up()
         response, body = local.build(reply, self.request)
         self.proxy.forwarder.own(response, time.time())
         self.response = response
@@ -550,33 +602,36 @@ class Transaction:
     def _pause_response(self, reason: int) -> None:
         before = self._response_pauses
         self._response_pauses = before | reason
-        if not before and self.fetch is not None:
-            self.fetch.pause_reading()
+        if not before and self.source is not None:
+            self.source.pause_reading()
 
     def _resume_response(self, reason: int) -> None:
         before = self._response_pauses
         self._response_pauses = before & ~reason
-        if before and not self._response_pauses and self.fetch is not None:
-            self.fetch.resume_reading()
+        if before and not self._response_pauses and self.source is not None:
+            self.source.resume_reading()
 
     # The end
 
     def _close(self, error: StreamError | None) -> None:
         self._move(State.CLOSED)
         self.finished = time.time()
-        if self.fetch is not None:
-            self.fetch.give_up()
+        source = self.source
+        if source is not None:
+            source.give_up()
         if self._watched:
             self._hook(Hook.TXN_CLOSE)
         if self.chain is not None:
             self.chain.close()
-        if self.fetch is not None:
-            self.fetch.close()
+        fetch = self.fetch
+        if fetch is not None and fetch is source:
+            fetch.close()
         self.proxy.ended(self, error)
         # These know this transaction: without them it goes at once, and not when the collector comes.
         self.chain = None
-        fetch, self.fetch = self.fetch, None
-        if fetch is not None:
+        self.source = None
+        self.fetch = None
+        if fetch is not None and fetch.closed:  # else the cache goes on with it
             fetch.let_go()
 
     # For attributes and the log

@@ -1,0 +1,367 @@
+"""`Cache`: answers requests from its store, and sees to it that an origin is asked once for what many want.
+
+lookup ─► fresh ──────────────► answer from the store
+       ─► stale, allowed ─────► answer, and validate behind the client's back
+       ─► stale or incomplete ► fill: validate or complete it   ┐ those who ask for the same meanwhile
+       ─► nothing ────────────► fill: fetch it                  ┘ join the fill that is under way
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from twisted_wasmproxy.cache import answer as answers
+from twisted_wasmproxy.cache import conditional, policy, ranges
+from twisted_wasmproxy.cache.answer import Parts
+from twisted_wasmproxy.cache.delivery import Delivery, Piece, StoredContent
+from twisted_wasmproxy.cache.entry import Selection, StoredHead
+from twisted_wasmproxy.cache.fill import Fill
+from twisted_wasmproxy.cache.lookup import Caching, Lookup
+from twisted_wasmproxy.cache.policy import Freshness, Reuse
+from twisted_wasmproxy.cache.status import CacheStatus, add_status
+from twisted_wasmproxy.config.model import CacheConfig
+from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.messages import Response
+from twisted_wasmproxy.interfaces import ICacheStore, IStoredResponse
+from twisted_wasmproxy.logs import Logger
+
+if TYPE_CHECKING:
+    from twisted_wasmproxy.cache.client import Client
+
+__all__ = ["Cache"]
+
+_log = Logger()
+
+NOT_SHARED_FOR = 10.0
+"""Seconds for which requests for something that turned out not to be shareable do not wait for each other."""
+
+NOT_SHARED_LIMIT = 10_000
+
+AT_ONCE = 16
+"""How many of those that waited in vain ask the origin at a time."""
+
+_USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.REVALIDATE_BEHIND})
+
+
+class Cache:
+    """A store and all that is under way for it. It outlives reloads that leave the store as it was."""
+
+    def __init__(self, store: ICacheStore, config: CacheConfig) -> None:
+        self.store = store
+        self.config = config
+        """The latest; those who ask bring theirs."""
+        self._fills: dict[object, Fill] = {}
+        self._running: set[Fill] = set()
+        self._not_shared: OrderedDict[bytes, float] = OrderedDict()
+
+    # A request comes
+
+    def serve(self, client: Client, caching: Caching, end_stream: bool) -> None:
+        """Answer a request, from the store or by asking for it. `end_stream`: it has no content."""
+        lookup = Lookup(caching, client)
+        request = client.request
+        method = request.method
+        if method not in (b"GET", b"HEAD") or method not in caching.methods:
+            lookup.fwd = "method"
+            self._forward(lookup, end_stream)
+        elif not end_stream or conditional.needs_origin(request.headers):
+            lookup.fwd = "bypass"
+            self._forward(lookup, end_stream)
+        else:
+            self._look(lookup, True)
+
+    def _forward(self, lookup: Lookup, end_stream: bool) -> None:
+        if lookup.client.looked_up(CacheStatus(fwd=lookup.fwd)):
+            Fill(self, lookup).start(end_stream)
+
+    def ask_alone(self, lookup: Lookup) -> None:
+        """Serve one that has waited for an answer that it cannot have; it waits for no other."""
+        if not lookup.client.closed:
+            self._look(lookup, False)
+
+    def _look(self, lookup: Lookup, first: bool) -> None:
+        found = self.store.lookup(lookup.key)
+        if isinstance(found, Deferred):
+            lookup.client.take(lookup)
+            found.addCallback(self._found, lookup, first)
+            found.addErrback(lambda failure: _log.failure("a lookup failed", failure))
+        else:
+            self._found(found, lookup, first)
+
+    def _found(self, found: Sequence[IStoredResponse], lookup: Lookup, first: bool) -> None:
+        client = lookup.client
+        if client.closed:
+            lookup.settle()
+            return
+        now = time.time()
+        stored = self._select(found, lookup)
+        if stored is None:
+            lookup.fwd = "vary-miss" if found else "uri-miss"
+            self._ask(lookup, None, None, found, first)
+            return
+        fresh = self._fresh(stored, lookup.caching)
+        verdict = policy.reuse(fresh, lookup.wants, now)
+        if verdict in _USABLE:
+            status = CacheStatus(hit=True)
+            made = answers.answer(lookup, stored.head, stored.parts, fresh, status, now, None, False)
+            if made is not None:
+                lookup.settle()
+                if client.looked_up(status):
+                    self._give(client, stored, *made)
+                    if verdict is Reuse.REVALIDATE_BEHIND:
+                        self._refresh(lookup, stored)
+                return
+            lookup.fwd = "partial"
+            lookup.incomplete = stored
+            wanted = answers.wanted_part(lookup, stored.head)
+            gaps = ranges.missing(stored.parts, wanted) if wanted is not None else ()
+            self._ask(lookup, stored, gaps[0] if len(gaps) == 1 else None, found, first)
+            return
+        lookup.fwd = "stale" if verdict is Reuse.VALIDATE else "request"
+        if stored.parts != ((0, stored.head.length),):
+            lookup.incomplete = stored
+            stored = None
+        self._ask(lookup, stored, None, found, first)
+
+    def _select(self, found: Sequence[IStoredResponse], lookup: Lookup) -> IStoredResponse | None:
+        """Return the latest stored response whose selecting fields are those of the request (section 4.1)."""
+        headers = lookup.client.request.headers
+        for stored in found:
+            if policy.selects(stored.head, headers):
+                return stored
+        return None
+
+    # Asking an origin
+
+    def _ask(
+        self,
+        lookup: Lookup,
+        stored: IStoredResponse | None,
+        gap: ranges.Part | None,
+        found: Sequence[IStoredResponse],
+        first: bool,
+    ) -> None:
+        client = lookup.client
+        if first and not client.looked_up(CacheStatus(fwd=lookup.fwd)):
+            return
+        if lookup.wants.only_if_cached:
+            client.not_cached()
+            return
+        if lookup.fwd == "partial" and gap is None:
+            stored = None
+        name = self._name(lookup, stored, gap, found) if first else None
+        if name is not None:
+            fill = self._fills.get(name)
+            if fill is not None and fill.join(lookup):
+                return
+        fill = Fill(self, lookup, name, stored, gap)
+        if name is not None:
+            self._fills[name] = fill
+        self._running.add(fill)
+        fill.start()
+
+    def _name(
+        self,
+        lookup: Lookup,
+        stored: IStoredResponse | None,
+        gap: ranges.Part | None,
+        found: Sequence[IStoredResponse],
+    ) -> object:
+        """Return by what requests for the same are known; None for one that nobody else may share."""
+        request = lookup.client.request
+        headers = request.headers
+        if request.method != b"GET" or not lookup.caching.rules.collapse or lookup.wants.no_store:
+            return None
+        if b"authorization" in headers or self._is_not_shared(lookup.key):
+            return None
+        asked_part: tuple[bytes | None, bytes | None] | ranges.Part | None = gap
+        if stored is None:
+            if conditional.is_conditional(headers):
+                return None
+            if b"range" in headers:
+                asked_part = (headers.get(b"range"), headers.get(b"if-range"))
+        names = [name for name, _ in found[0].head.vary] if found else []
+        return (lookup.key, policy.selecting(names, headers) if names else (), asked_part)
+
+    def _refresh(self, lookup: Lookup, stored: IStoredResponse) -> None:
+        """Validate in the background (RFC 5861 section 3), unless that is under way."""
+        name = (lookup.key, stored.head.vary, "refresh")
+        if name not in self._fills and not lookup.client.closed:
+            fill = self._fills[name] = Fill(self, lookup, name, stored, background=True)
+            self._running.add(fill)
+            fill.start()
+
+    def forget(self, name: object) -> None:
+        """Nobody may join the fill of this name any more."""
+        self._fills.pop(name, None)
+
+    def ended(self, fill: Fill) -> None:
+        """A fill is over."""
+        self._running.discard(fill)
+
+    # What was waited for cannot be shared
+
+    def _is_not_shared(self, key: bytes) -> bool:
+        until = self._not_shared.get(key)
+        if until is None:
+            return False
+        if until < time.monotonic():
+            del self._not_shared[key]
+            return False
+        return True
+
+    def not_shared(self, lookup: Lookup, others: Sequence[Lookup]) -> None:
+        """What this one asked for cannot be shared: for a while nobody waits for it. The `others` that did ask for
+        themselves now, a few at a time, and get what is stored meanwhile if one of them brings what can be shared."""
+        if lookup.client.request.method == b"GET":
+            self._not_shared[lookup.key] = time.monotonic() + NOT_SHARED_FOR
+            self._not_shared.move_to_end(lookup.key)
+            if len(self._not_shared) > NOT_SHARED_LIMIT:
+                self._not_shared.popitem(last=False)
+        if others:
+            _Queue(self, others)
+
+    # Answers from what is stored
+
+    def _fresh(self, stored: IStoredResponse, caching: Caching) -> Freshness:
+        """As `policy.freshness`, worked out once for a stored response and a rule."""
+        memo = stored.memo
+        if memo is not None and memo[0] is caching:  # type: ignore[index]
+            return memo[1]  # type: ignore[index,no-any-return]
+        fresh = policy.freshness(stored.head, caching.rules, caching.config)
+        stored.memo = (caching, fresh)
+        return fresh
+
+    def may_share(self, head: StoredHead, lookup: Lookup) -> bool:
+        """Say whether a request may be answered by what another has brought (section 4)."""
+        if not policy.selects(head, lookup.client.request.headers):
+            return False
+        fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
+        return policy.reuse(fresh, lookup.wants, time.time()) in _USABLE
+
+    def may_stand_in(self, lookup: Lookup, stored: IStoredResponse) -> bool:
+        """Say whether a stale response may be given because the origin fails."""
+        return policy.may_serve_on_error(self._fresh(stored, lookup.caching), lookup.wants, time.time())
+
+    def answer(
+        self,
+        lookup: Lookup,
+        head: StoredHead,
+        parts: Parts,
+        status: CacheStatus,
+        headers: Headers | None,
+        validated: bool,
+    ) -> tuple[Response, list[Piece]] | None:
+        """As `answer.answer`, for what has just come."""
+        fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
+        made = answers.answer(lookup, head, parts, fresh, status, time.time(), headers, validated)
+        if made is not None:
+            lookup.client.cache_status = status
+        return made
+
+    def answer_stored(self, lookup: Lookup, stored: IStoredResponse, status: CacheStatus) -> None:
+        """Answer from the store, whatever the age."""
+        fresh = self._fresh(stored, lookup.caching)
+        made = answers.answer(lookup, stored.head, stored.parts, fresh, status, time.time(), None, False)
+        if made is None:
+            self.ask_alone(lookup)
+        else:
+            lookup.client.cache_status = status
+            self._give(lookup.client, stored, *made)
+
+    def _give(self, client: Client, stored: IStoredResponse, response: Response, pieces: list[Piece]) -> None:
+        stored.used()
+        body = stored.body
+        if not pieces:
+            client.respond(response, True)
+        elif body is not None and stored.head.trailers is None and len(body) <= 65536 and pieces[0] == (0, len(body)):
+            client.respond(response, False)
+            client.fetch_data(body, True)
+        else:
+            Delivery(client, StoredContent(stored), pieces).start(response)
+
+    def say(self, lookup: Lookup, headers: Headers, head: StoredHead | None, status: CacheStatus) -> None:
+        """Make the fields of an answer that goes on as it came fit for the client."""
+        caching = lookup.caching
+        if head is not None:
+            fresh = policy.freshness(head, caching.rules, caching.config)
+            status.ttl = round(fresh.fresh_until - time.time())
+        if caching.config.surrogate_key_header is not None:
+            headers.remove(caching.config.surrogate_key_header.encode())
+        lookup.client.cache_status = status
+        add_status(headers, status, lookup.key, caching.config)
+
+    # Invalidation and control
+
+    def invalidate(self, lookup: Lookup, response: Response) -> list[Deferred[int]]:
+        """Forget what an unsafe request has made invalid (section 4.4); return what has to be waited for."""
+        waits = []
+        request = lookup.client.request
+        for url in policy.invalidated(request, lookup.url, response):
+            _, found = lookup.caching.keys.make_for(url, request)
+            purged = self.purge(Selection(url=found), False)
+            if isinstance(purged, Deferred):
+                waits.append(purged)
+        return waits
+
+    def purge(self, selection: Selection, soft: bool) -> int | Deferred[int]:
+        """Forget what is selected, or make it stale if `soft`; return how many stored responses there were."""
+        for fill in list(self._running):
+            if fill.is_selected(selection):
+                fill.doom()
+        return self.store.purge(selection, soft)
+
+    def entries(
+        self, selection: Selection, limit: int
+    ) -> Sequence[IStoredResponse] | Deferred[Sequence[IStoredResponse]]:
+        """Return stored responses for people to look at."""
+        return self.store.entries(selection, limit)
+
+    def close(self) -> Deferred[None]:
+        """End what is under way, and close the store."""
+        for fill in list(self._running):
+            fill.stop()
+        return self.store.stop() or succeed(None)
+
+    def freshness_of(self, stored: IStoredResponse) -> Freshness:
+        """Return how long a stored response may be used, by the rules that it was used by last."""
+        memo = stored.memo
+        if memo is not None:
+            return memo[1]  # type: ignore[index,no-any-return]
+        return policy.freshness(stored.head, self.config.rules, self.config)
+
+    def stats(self) -> Mapping[str, object] | Deferred[Any]:
+        """Return the figures of the store."""
+        return self.store.stats()
+
+
+class _Queue:
+    """Requests that waited in vain: as one has its answer, the next one asks."""
+
+    def __init__(self, cache: Cache, lookups: Sequence[Lookup]) -> None:
+        self._cache = cache
+        self._lookups = deque(lookups)
+        self._asking = 0
+        self._busy = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        while self._lookups and self._asking < AT_ONCE:
+            lookup = self._lookups.popleft()
+            if not lookup.client.closed:
+                self._asking += 1
+                lookup.on_settled = self._settled
+                self._cache.ask_alone(lookup)
+        self._busy = False
+
+    def _settled(self) -> None:
+        self._asking -= 1
+        self._go_on()

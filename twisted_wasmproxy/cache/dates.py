@@ -61,28 +61,15 @@ def _rfc850(value: bytes, now: float) -> int | None:
         return None
     if rest[:2] != b", " or rest[4:5] != b"-" or rest[8:9] != b"-" or rest[11:12] != b" " or rest[20:] != b" gmt":
         return None
-    year = _number(rest[9:11])
+    month, day, year, clock = rest[5:8], _number(rest[2:4]), _number(rest[9:11]), rest[12:20]
     if year is None:
         return None
-    this_year = time.gmtime(now).tm_year
-    month, day, clock = rest[5:8], _number(rest[2:4]), rest[12:20]
-    seconds = _seconds(this_year - this_year % 100 + 100 + year, month, day, clock)
-    limit = _fifty_years_after(now)
-    century = this_year - this_year % 100 + 100
-    while seconds is None or seconds > limit:
-        century -= 100
-        if century < this_year - 200:
-            return None
-        seconds = _seconds(century + year, month, day, clock)
-    return seconds
-
-
-def _fifty_years_after(now: float) -> int:
     at = time.gmtime(now)
-    # 28 February for the 29th: the year 50 years after a leap year is none.
-    day = min(at.tm_mday, 28) if at.tm_mon == 2 else at.tm_mday
-    days = date(at.tm_year + 50, at.tm_mon, day).toordinal() - _EPOCH
-    return days * 86400 + at.tm_hour * 3600 + at.tm_min * 60 + min(at.tm_sec, 59)
+    latest = (at.tm_year + 50, at.tm_mon, at.tm_mday, time.strftime("%H:%M:%S", at).encode())
+    year += at.tm_year - at.tm_year % 100 + 100
+    while (year, _MONTHS.get(month, 0), day or 0, clock) > latest:
+        year -= 100
+    return _seconds(year, month, day, clock)
 
 
 def _number(digits: bytes) -> int | None:

@@ -209,8 +209,9 @@ def stored_headers(
     response: Response, rules: CacheRules, config: CacheConfig, received: float | None = None
 ) -> Headers:
     """Return the fields to store (RFC 9111 section 3.1): without what no-cache="..." and private="..." name, without
-    what the rules take out (Set-Cookie) and the surrogate keys, with one valid Date (RFC 9110 section 6.6.1: `received`,
-    or now, if there is none), and with one valid Age or none, which `freshness` goes by and every answer replaces."""
+    what the rules take out (Set-Cookie) and the surrogate keys, with one valid Date (RFC 9110 section 6.6.1:
+    `received`, or now, if there is none), and with one valid Age or none: `freshness` goes by it, an answer has its
+    own."""
     headers = Headers()
     headers.lines = _kept(response.headers, rules, config)
     if date(headers, b"date") is None:

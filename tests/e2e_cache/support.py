@@ -6,7 +6,7 @@ import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -259,6 +259,7 @@ class Stand:
     proxy: Proxy
     origin: ScriptedOrigin
     folder: Path
+    running: ExitStack
     sites: dict[str, Site] = field(default_factory=dict)
 
     def site(self, prefix: str = "") -> Site:
@@ -269,6 +270,25 @@ class Stand:
 
     def connect(self, **options: Any) -> Conversation:
         return open_to(self.proxy.port, **options)
+
+    def restart(self, kill: bool = False, before: Callable[[], object] = lambda: None) -> None:
+        """Stop the proxy, or kill it, do something, and start it again with its configuration."""
+        if kill:
+            self.proxy.process.kill()
+            self.proxy.process.wait()
+        else:
+            self.proxy.stop()
+        before()
+        self.running.close()
+        self.proxy = self.running.enter_context(running_proxy(self.proxy.config, self.folder, port=self.proxy.port))
+
+    def lose_origin(self) -> None:
+        """Let the origin be gone: nobody listens, and all its connections are closed."""
+        listener = self.origin._listener
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for arrival in self.origin.raw:
+            arrival.reset()
 
     def serve(self, arrival: Arrival) -> bool | None:
         target = arrival.target.decode("latin-1")
@@ -283,13 +303,13 @@ class Stand:
 def serving(folder: Path, cache: Mapping[str, Any] | None = None, **config: Any) -> Iterator[Stand]:
     """Run a proxy with this `cache` section; the other sections are given as they are, over those of one upstream."""
     options = {key: config.pop(key) for key in ("environment", "port") if key in config}
-    with scripted_origin() as origin:
+    with scripted_origin() as origin, ExitStack() as running:
         whole = reverse_config(origin, cache=dict(cache or {"memory": "16MiB"}), **config)
         whole["upstreams"]["origin"].setdefault("retries", 0)
         whole["upstreams"]["origin"].setdefault("health", {"max_failures": 10**6})
-        with running_proxy(whole, folder, **options) as proxy:
-            stand = Stand(proxy, origin, folder)
-            origin.script = stand.serve
-            yield stand
-            assert "Traceback" not in proxy.log, proxy.log
-            assert origin.error is None, origin.error
+        proxy = running.enter_context(running_proxy(whole, folder, **options))
+        stand = Stand(proxy, origin, folder, running)
+        origin.script = stand.serve
+        yield stand
+        assert "Traceback" not in stand.proxy.log, stand.proxy.log
+        assert origin.error is None, origin.error

@@ -1,0 +1,235 @@
+"""The folder of a disk store: opened, checked, and shared with other processes.
+
+- `data.mdb`, `lock.mdb`: LMDB
+- `changes`: the change log (`disk_changes`)
+- `starting`: locked while a process starts: only one at a time looks whether all is well
+- `process-N`: of process N, locked as long as it lives (the kernel lets go when it dies, however that happens); lists
+  the blobs that it holds
+
+These locks are advisory ones; nobody waits for another but while starting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+
+from twisted_wasmproxy.cache.entry import StoreError
+from twisted_wasmproxy.cache.stores.disk_changes import ChangeLog
+from twisted_wasmproxy.cache.stores.disk_index import Change, Damaged, Index
+
+__all__ = ["Folder", "is_full", "reason_of"]
+
+MAX_READERS = 1024
+START_WAIT = 20.0
+"""Seconds to wait for others that are starting."""
+
+SHORT = 1024 * 1024
+"""Bytes at its end that a sound file may lack: pages taken and given back in one transaction are not written."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong, for the operator, without the path (which LMDB puts first)."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether this says that the disk, a quota or a limit on files is used up."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return isinstance(error, lmdb.DiskError) or any(os.strerror(number) in str(error) for number in _FULL)
+
+
+class Folder:
+    """An open folder. Everything here may block; `index`, `changes` and `environment` are for threads."""
+
+    def __init__(self, path: Path, map_size: int) -> None:
+        """Open; a store that is damaged is deleted, if no other process has it open, and begun anew.
+
+        `fresh_start` then says why. Raises `StoreError` with a text for the operator.
+        """
+        self.path = path
+        self.fresh_start: str | None = None
+        try:
+            path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            with _locked(path / "starting"):
+                self._open(map_size)
+        except (OSError, lmdb.Error) as error:
+            raise StoreError(f"disk cache {path}: {reason_of(error)}") from error
+        except StoreError as error:
+            raise StoreError(f"disk cache {path}: {error}") from error
+
+    def _open(self, map_size: int) -> None:
+        data = self.path / "data.mdb"
+        ours = ChangeLog.is_one(self.path / "changes") or not data.exists()
+        try:
+            self._open_store(map_size)
+        except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PageNotFoundError,
+                lmdb.PanicError, lmdb.IncompatibleError, Damaged) as error:  # fmt: skip
+            if not ours:
+                raise StoreError(f"data.mdb is not a cache of this proxy ({reason_of(error)})") from error
+            if self._living():
+                raise StoreError(f"{reason_of(error)}; other processes have it open") from error
+            self.fresh_start = reason_of(error)
+            for name in ("data.mdb", "lock.mdb"):
+                (self.path / name).unlink(missing_ok=True)
+            self._open_store(map_size)
+        try:
+            self._register()
+        except BaseException:
+            self.environment.close()
+            raise
+
+    def _open_store(self, map_size: int) -> None:
+        # Why these flags: see `disk`. Not `writemap`: a stray write would damage the store, and a full disk would be a
+        # signal, not an error. Not `readahead`: pages are read in no order, and a chunk is read as a whole anyway.
+        environment = lmdb.open(
+            str(self.path),
+            map_size=map_size,
+            mode=0o640,
+            metasync=False,
+            readahead=False,
+            meminit=False,
+            max_readers=MAX_READERS,
+            max_dbs=16,
+        )
+        try:
+            self._check_size(environment)
+            environment.reader_check()
+            self.index = Index(environment)
+            with environment.begin() as txn:
+                self.index.totals(txn)
+        except BaseException:
+            environment.close()
+            raise
+        self.environment = environment
+
+    def _check_size(self, environment: lmdb.Environment) -> None:
+        """See that the file has all the pages that it should: to touch one beyond its end would end the process."""
+        wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        path = self.path / "data.mdb"
+        size = path.stat().st_size
+        if size < wanted - SHORT:
+            raise Damaged(f"data.mdb has been cut to {size} of {wanted} bytes")
+        if size < wanted:
+            os.truncate(path, wanted)
+
+    def _register(self) -> None:
+        with self.environment.begin(write=True) as txn:
+            change = Change(self.index, txn)
+            self.process = change.new_process()
+            change.finish()
+        self.changes = ChangeLog(self.path / "changes")
+        try:
+            # Locked before it has the name that others look for. What a start that was cut off left is overwritten.
+            new = self.path / "starting-process"
+            new.unlink(missing_ok=True)
+            self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.rename(self.path / f"process-{self.process}")
+        except BaseException:
+            self.changes.close()
+            raise
+        self._slots: dict[int, int] = {}
+        self._spare: list[int] = []
+
+    def close(self) -> None:
+        """Close; what this process was writing must have been dealt with."""
+        with contextlib.suppress(OSError):
+            (self.path / f"process-{self.process}").unlink()
+        os.close(self._file)
+        self.changes.close()
+        self.environment.close()
+
+    # Blobs that this process holds: 8 bytes each in its file, 0 where there is none.
+
+    def hold(self, blob: int) -> None:
+        """Let all processes know that a blob is being read. One short write to a file that stays in memory."""
+        slot = self._spare.pop() if self._spare else len(self._slots)
+        self._slots[blob] = slot
+        self._note(slot, blob)
+
+    def release(self, blob: int) -> None:
+        slot = self._slots.pop(blob)
+        self._spare.append(slot)
+        self._note(slot, 0)
+
+    def _note(self, slot: int, blob: int) -> None:
+        # On a full disk others do not learn of the hold: its content may go while it is read, which is an error then.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._file, array("Q", (blob,)).tobytes(), slot * 8)
+
+    def held(self) -> set[int]:
+        """Return all blobs that living processes hold."""
+        held: set[int] = set()
+        for path in self.path.glob("process-*"):
+            with contextlib.suppress(OSError):
+                data = path.read_bytes()
+                held.update(array("Q", data[: len(data) // 8 * 8]))
+        held.discard(0)
+        return held
+
+    # Other processes.
+
+    def _living(self) -> bool:
+        """Whether another process has the store open."""
+        return any(not _is_dead(path) for path in self.path.glob("process-*"))
+
+    def dead(self) -> list[int]:
+        """Return the numbers of processes that live no more and have not been buried: files or writings of theirs are
+        left."""
+        with self.environment.begin() as txn:
+            writers = self.index.writers(txn)
+        files = {path.name.partition("-")[2]: path for path in self.path.glob("process-*")}
+        numbers = {int(number): path for number, path in files.items() if number.isdecimal()}
+        others = (writers | set(numbers)) - {self.process}
+        return [number for number in others if number not in numbers or _is_dead(numbers[number])]
+
+    def bury(self, process: int) -> None:
+        """Nothing of a dead process is left."""
+        (self.path / f"process-{process}").unlink(missing_ok=True)
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether nobody has the lock of this file."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    deadline = time.monotonic() + START_WAIT
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StoreError("another process has been starting there for too long") from None
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(file)

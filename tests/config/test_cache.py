@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.config.support import MINIMAL, loaded, problems
+from twisted_wasmproxy import config
+from twisted_wasmproxy.config import ConfigurationError, Problem
 from twisted_wasmproxy.config.model import (
     CacheConfig,
     CacheKeyConfig,
@@ -16,6 +23,8 @@ from twisted_wasmproxy.config.model import (
     CacheStoreConfig,
     DiskCacheConfig,
 )
+from twisted_wasmproxy.config.reader import keys_of
+from twisted_wasmproxy.config.schema import TOP
 
 HEAD = """
 listeners:
@@ -320,6 +329,41 @@ def test_a_fault_of_a_rule_is_told_at_the_rule(tmp_path: Path, section: str, rul
 def test_the_faults_of_all_rules_are_told_at_once(tmp_path: Path) -> None:
     rule = "{upstream: origin, cache: {min_ttl: 6}}"
     assert len(problems(tmp_path, f"{HEAD}\ncache: {{max_ttl: 5}}\nremap: [{rule}, {rule}]\n")) == 2
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 10**19),
+    st.floats(),
+    st.sampled_from(
+        ["1GiB", "30s", "drop", "sort", "ignore", "a b", "*", "::1", "10.0.0.0/8", "Cache-Control", "tcp:1:", ""]
+    ),
+    st.text(max_size=5),
+)
+NAMES = st.sampled_from([key.rpartition(".")[2].removesuffix("[]") for key in keys_of(TOP) if "cache" in key])
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=6), max_leaves=12
+)
+
+
+@given(VALUES, VALUES, SCALARS | st.dictionaries(st.just("endpoint"), SCALARS))
+@settings(max_examples=300)
+def test_whatever_is_written_is_understood_or_told(section: object, rule: object, admin: object) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "proxy.yaml"
+        content = yaml.safe_load(HEAD) | {
+            "cache": section,
+            "admin": admin,
+            "remap": [{"upstream": "origin", "cache": rule}],
+        }
+        path.write_text(yaml.safe_dump(content, allow_unicode=True))
+        found: Sequence[Problem] = ()
+        try:
+            config.load(path)
+        except ConfigurationError as error:
+            found = error.problems
+        assert all(problem.location.line for problem in found)
 
 
 # admin

@@ -167,7 +167,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _answer(
     request: Request, status: int, value: Mapping[str, object], fields: Mapping[str, str] | None = None
 ) -> None:
-    body = json.dumps(value, indent=2).encode() + b"\n"
+    body = json.dumps(value).encode() + b"\n"
     request.setResponseCode(status)
     for name, text in (
         ("Content-Type", "application/json"),

@@ -99,7 +99,9 @@ def _add_cache(commands: Commands) -> None:
     listing.add_argument("--prefix", metavar="URL", help="only those whose URL begins so")
     listing.add_argument("--host", metavar="HOST[:PORT]", help="only those of a host")
     listing.add_argument("--key", metavar="KEY", help="only those with this surrogate key")
-    listing.add_argument("--limit", type=int, default=100, metavar="N", help="how many at most (default: 100)")
+    listing.add_argument(
+        "--limit", type=int, default=100, metavar="N", help="how many at most (default: 100; no more than 1000)"
+    )
     listing.set_defaults(run=_cache_ls)
     show = topics.add_parser(
         "show",

@@ -104,6 +104,11 @@ def idle(title: str, starts: list[Start], *, rounds: int, seconds: int) -> None:
         print(f"  {name:28}{each:>9.1f}{alone:>14,.0f}{together:>12,.0f}   {ratio:.2f}")
 
 
+def _ratio() -> None:
+    print()
+    hit_ratio.main([])
+
+
 def _open_many_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * IDLE + 1000:
@@ -121,7 +126,7 @@ def _cases(rounds: int, seconds: int) -> dict[str, Callable[[], object]]:
         "hit-large": partial(hitting, "A hit in memory, 1 MiB", CACHES, "/1m/", unit="MiB/s"),
         "disk": partial(from_disk, rounds=rounds),
         "crowd": partial(crowd, [WASMPROXY, ENVOY_V2, NGINX], rounds=rounds),
-        "ratio": hit_ratio.main,
+        "ratio": _ratio,
         "idle": partial(idle, f"{IDLE:,} idle keep-alive connections", HOLDING, rounds=rounds, seconds=seconds),
     }
 

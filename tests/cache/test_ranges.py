@@ -230,6 +230,7 @@ def test_nothing_satisfiable_is_a_416_that_tells_the_length(value: bytes) -> Non
     assert answer is not None
     assert answer.status == 416
     assert answer.headers.get(b"content-range") == b"bytes */26"
+    assert answer.headers.get(b"cache-control") == b"no-store"
     assert body(answer, ALPHABET) == b""
 
 

@@ -53,8 +53,8 @@ class Partial:
     status: int
     """206 or 416."""
     headers: Headers
-    """Fields to set or add: Content-Range, Content-Length, Content-Type of a multipart. (`replaced` fields are those
-    of the same names.)"""
+    """Fields to set or add: Content-Range, Content-Length, Content-Type of a multipart, Cache-Control of a 416.
+    (`replaced` fields are those of the same names.)"""
     pieces: tuple[bytes | Part, ...]
     """The content: literal bytes, and parts of the representation, in order."""
 
@@ -114,7 +114,13 @@ def partial(value: bytes, length: int, content_type: bytes | None) -> Partial | 
     if not parts:
         if any(first is None and last for first, last in ranges):
             return None  # "the last n bytes" of nothing are the whole of it, and no Content-Range can say so
-        return Partial(416, Headers([(b"Content-Range", b"bytes */%d" % length), (b"Content-Length", b"0")]), ())
+        fields = [
+            (b"Content-Range", b"bytes */%d" % length),
+            (b"Content-Length", b"0"),
+            # A cache nearer to the client must not take the lifetime of the representation for that of the refusal.
+            (b"Cache-Control", b"no-store"),
+        ]
+        return Partial(416, Headers(fields), ())
     if len(parts) > 1:
         if sum(stop - start for start, stop in parts) > length:
             return None

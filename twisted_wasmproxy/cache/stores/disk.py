@@ -197,6 +197,8 @@ class DiskStore:
             return transient
 
         def run(change: Change) -> Entry | None:
+            if self._purged_since(stored.position, head):
+                return None
             entry = change.update(old, head)
             if entry is not None:
                 change.notices.append(Changed(self.process, head.key, vary_of(head)).pack())
@@ -348,6 +350,10 @@ class DiskStore:
             return False
         return not any(change.concerns(head) for change in changes)
 
+    def touch(self, key: bytes) -> None:
+        if self._trouble is None:
+            self._thread.used.add(key)
+
     # For responses and writers
 
     @property
@@ -370,7 +376,7 @@ class DiskStore:
     def use(self, entry: int) -> None:
         """Note that an entry is used."""
         if self._trouble is None:
-            self._thread.use(entry)
+            self._thread.used.add(entry)
 
     def hold(self, segments: Sequence[Segment]) -> None:
         """Keep content until it is released as often."""
@@ -395,8 +401,10 @@ class DiskStore:
     def purged_meanwhile(self, writer: DiskWriter, head: StoredHead) -> bool:
         """In the writer thread, with the write lock: whether a purge has selected what is to be stored."""
         position = self.position  # before the flag, see `catch_up`
-        if writer.purged:
-            return True
+        return writer.purged or self._purged_since(position, head)
+
+    def _purged_since(self, position: int, head: StoredHead) -> bool:
+        """Whether another process may have purged a response with this head since a position of the change log."""
         try:
             changes, _ = self._folder.changes.read(position)
         except TooFarBehind:

@@ -165,6 +165,16 @@ class Index:
                 found.append(entry)
         return found, None
 
+    def unmarked(self, txn: ReadTransaction, used: Iterable[int | bytes]) -> list[bytes]:
+        """Return the rows in `order` that do not say yet that these have been used: entries by id, or all of a key."""
+        rows: set[bytes] = set()
+        for what in used:
+            if isinstance(what, int):
+                rows.add(ID.pack(what))
+            else:
+                rows.update(row[-ID.size :] for row, _ in self._rows(txn, self.entries, hashed(what)))
+        return [row for row in sorted(rows) if txn.get(row, b"", db=self.order)[:1] == _UNUSED]
+
     def writers(self, txn: ReadTransaction) -> set[int]:
         """Return the numbers of all processes that are, or were, writing something."""
         found: set[int] = set()
@@ -357,12 +367,12 @@ class Change:
             self.txn.delete(key, db=self.index.entries)
             self.txn.delete(key[-ID.size :], db=self.index.order)
 
-    def use(self, entries: Iterable[int]) -> None:
-        """Note that entries have been used."""
-        for number in entries:
-            value = self.txn.get(ID.pack(number), db=self.index.order)
+    def use(self, entries: Iterable[bytes]) -> None:
+        """Note that entries have been used: rows in `order`, as `Index.unmarked` returns them."""
+        for row in entries:
+            value = self.txn.get(row, db=self.index.order)
             if value is not None and value[:1] == _UNUSED:
-                self.txn.put(ID.pack(number), _USED + value[1:], db=self.index.order)
+                self.txn.put(row, _USED + value[1:], db=self.index.order)
 
     def evict(self, target: int, steps: int) -> bool:
         """Move the hand up to `steps` entries on, until `live` is at most `target`; return whether it is.

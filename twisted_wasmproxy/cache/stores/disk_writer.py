@@ -55,7 +55,7 @@ class _Job:
 
 
 class WriterThread:
-    """Started by `start`; `submit`, `use` and `room` are for the reactor's thread."""
+    """Started by `start`; `submit` and `room` are for the reactor's thread."""
 
     def __init__(self, folder: Folder, reactor: Any, size: int, failed: Callable[[str], None], log: Logger) -> None:
         """`failed` is called in the reactor's thread when the store is out of order, with the reason."""
@@ -68,7 +68,8 @@ class WriterThread:
         self._wake = threading.Condition()
         self._stopping = False
         self._out_of_order: str | None = None
-        self._used: set[int] = set()
+        self.used: set[int | bytes] = set()
+        """What has been used, by entry id or cache key; added to in the reactor's thread, taken from in this one."""
         self._queued = 0
         self._waiting: list[Deferred[None]] = []
         self._full_since: float | None = None
@@ -105,10 +106,6 @@ class WriterThread:
             self._jobs.append(_Job(run, size, deferred))
             self._wake.notify()
         return deferred
-
-    def use(self, entry: int) -> None:
-        """Note that an entry is used, some time."""
-        self._used.add(entry)
 
     @property
     def full(self) -> bool:
@@ -203,7 +200,7 @@ class WriterThread:
                 except StoreError as error:
                     job.outcome = error
             if change.totals.live > self._size:
-                change.use(self._some_used())
+                change.use(self._folder.index.unmarked(txn, self._some_used()))
             self._evicting = not change.evict(self._size, EVICT_STEPS)
             self._finish(change)
         self.totals = change.totals
@@ -281,14 +278,17 @@ class WriterThread:
             pass
 
     def _note_used(self) -> None:
-        while self._used:
-            with self._folder.environment.begin(write=True) as txn:
-                change = Change(self._folder.index, txn)
-                change.use(self._some_used())
-                self._finish(change)
+        while self.used:
+            with self._folder.environment.begin() as txn:
+                unmarked = self._folder.index.unmarked(txn, self._some_used())
+            if unmarked:
+                with self._folder.environment.begin(write=True) as txn:
+                    change = Change(self._folder.index, txn)
+                    change.use(unmarked)
+                    self._finish(change)
 
-    def _some_used(self) -> list[int]:
-        return sorted(self._used.pop() for _ in range(min(len(self._used), EVICT_STEPS)))
+    def _some_used(self) -> list[int | bytes]:
+        return [self.used.pop() for _ in range(min(len(self.used), EVICT_STEPS))]
 
     def _bury_dead(self) -> None:
         """Doom what processes were writing that are no more."""

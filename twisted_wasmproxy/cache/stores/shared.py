@@ -33,5 +33,8 @@ class SharedStore(Protocol):
     def catch_up(self) -> None:
         """Tell what has happened since the last time. Costs next to nothing if nothing has."""
 
+    def touch(self, key: bytes) -> None:
+        """A copy of what is stored under this key is used. Costs next to nothing."""
+
     def is_current(self, stored: IStoredResponse) -> bool:
         """Whether nothing is known to have happened to a response since it was found."""

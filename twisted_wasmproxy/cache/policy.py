@@ -77,8 +77,8 @@ _NOT_STORED = frozenset(
     }
 )
 """RFC 9111 section 3.1."""
-_OF_CONTENT = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag"})
-"""What is said of the stored content itself: a 304 has no content that it could be true of (RFC 9111 section 3.2)."""
+_OF_CONTENT = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range"})
+"""What is said of the stored bytes themselves: a 304 has none that it could be true of (RFC 9111 section 3.2)."""
 
 
 def asked(headers: Headers, rules: CacheRules) -> Asked:
@@ -491,7 +491,9 @@ def freshened(
 ) -> StoredHead:
     """Return the head updated by a 304, or by the 200 to a HEAD (RFC 9111 sections 3.2, 4.3.4, 4.3.5)."""
     update = stored_headers(response, rules, config, response_time)
-    new = [line for line in update.lines if line[0] not in _OF_CONTENT]
+    # An entity-tag that got here is that of the stored response, but perhaps weaker said.
+    kept = _OF_CONTENT | {b"etag"} if b"etag" in head.headers else _OF_CONTENT
+    new = [line for line in update.lines if line[0] not in kept]
     replaced = {line[0] for line in new} | {b"age"}
     merged = Headers()
     merged.lines = [line for line in head.headers.lines if line[0] not in replaced] + new

@@ -55,6 +55,8 @@ def answer(
             code, reason = partial.status, b"Partial Content" if partial.status == 206 else b"Range Not Satisfiable"
             if not all(isinstance(piece, bytes) or contains(parts, piece) for piece in partial.pieces):
                 return None
+            if partial.status == 416:
+                headers = _unsatisfied(headers)
             for name, value in partial.headers:
                 headers.set(name, value)
             pieces = list(partial.pieces)
@@ -66,6 +68,20 @@ def answer(
         headers.lines.append((b"age", b"Age", b"%d" % age))
     add_status(headers, status, lookup.key, lookup.caching.config)
     return Response(code, headers, reason, head.version), pieces
+
+
+_OF_THE_REPRESENTATION = frozenset({b"etag", b"last-modified", b"expires", b"content-type", b"content-encoding"})
+
+
+def _unsatisfied(headers: Headers) -> Headers:
+    """Return the fields for a 416, which is no representation of the resource, out of those of the stored response."""
+    kept = Headers()
+    kept.lines = [
+        line
+        for line in headers.lines
+        if line[0] not in _OF_THE_REPRESENTATION and not line[0].endswith(b"cache-control")
+    ]
+    return kept
 
 
 def contains(parts: Parts, wanted: tuple[int, int | None]) -> bool:

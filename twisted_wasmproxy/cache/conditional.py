@@ -8,7 +8,7 @@ from twisted_wasmproxy.cache.dates import parse_http_date
 from twisted_wasmproxy.cache.entry import StoredHead
 from twisted_wasmproxy.http.headers import Headers
 
-__all__ = ["is_conditional", "needs_origin", "not_modified_headers", "outcome", "range_applies"]
+__all__ = ["is_conditional", "is_strong_date", "needs_origin", "not_modified_headers", "outcome", "range_applies"]
 
 _OPAQUE = rb'"[\x21\x23-\x7e\x80-\xff]*"'
 _ENTITY_TAG = re.compile(rb"(?:W/)?" + _OPAQUE)
@@ -85,11 +85,17 @@ def range_applies(headers: Headers, head: StoredHead) -> bool:
     if value[-1:] == b'"':
         return value[:1] == b'"' and value == _entity_tag(head.headers)
     wanted = parse_http_date(value)
-    modified = _single_date(head.headers, b"last-modified")
-    date = _single_date(head.headers, b"date")
-    if wanted is None or modified is None or date is None:
-        return False
-    return wanted == modified and date - modified >= _DATE_IS_LATER
+    return (
+        wanted is not None and wanted == _single_date(head.headers, b"last-modified") and is_strong_date(head.headers)
+    )
+
+
+def is_strong_date(headers: Headers) -> bool:
+    """Say whether Last-Modified is a strong validator: Date is so much later that the representation cannot have
+    changed within the same second (RFC 9110 section 8.8.2.2)."""
+    modified = _single_date(headers, b"last-modified")
+    date = _single_date(headers, b"date")
+    return modified is not None and date is not None and date - modified >= _DATE_IS_LATER
 
 
 def not_modified_headers(headers: Headers) -> Headers:

@@ -75,12 +75,25 @@ class StoredContent:
 class Delivery:
     """A `Source` that gives a client a head, and then pieces of content as they become available."""
 
-    __slots__ = ("_busy", "_content", "_index", "_over", "_paused", "_pieces", "_position", "_reading", "client")
+    __slots__ = (
+        "_busy",
+        "_content",
+        "_index",
+        "_over",
+        "_paused",
+        "_pieces",
+        "_position",
+        "_reading",
+        "_whole",
+        "client",
+    )
 
     def __init__(self, client: Client, content: Content, pieces: Sequence[Piece]) -> None:
         self.client = client
         self._content = content
         self._pieces = pieces
+        self._whole = pieces[0] in ((0, None), (0, content.length))
+        """Trailers are of the whole: a digest would be wrong for a part."""
         self._index = 0
         self._position = -1
         """Where the next byte of the present piece comes from; -1: it has not begun."""
@@ -219,7 +232,7 @@ class Delivery:
             client.fetch_data(data, False)
             return
         self._over = True
-        trailers = self._content.trailers
+        trailers = self._content.trailers if self._whole else None
         self._content.left(self)
         if trailers is None:
             client.fetch_data(data, True)

@@ -149,7 +149,10 @@ class Fill:
         """Give one that did not ask itself what comes, or has come; return whether it may have it."""
         head = self._head
         assert head is not None
-        status = CacheStatus(fwd=lookup.fwd, collapsed=True)
+        if self._state is _State.COMMITTING and self._content is not None:
+            status = CacheStatus(hit=True)
+        else:
+            status = CacheStatus(fwd=lookup.fwd, collapsed=True)
         return self._cache.may_share(head, lookup) and self._answer(lookup, status)
 
     def _answer(self, lookup: Lookup, status: CacheStatus, headers: Headers | None = None) -> bool:
@@ -190,12 +193,13 @@ class Fill:
         """End what nobody wants any more, if the rules say so or it could not be stored anyway."""
         if self._background or self._waiting or (self._content is not None and self._content.has_readers):
             return
-        finish = self._asker.caching.rules.finish_abandoned and self._name is not None
-        if self._content is not None:
-            if self._state is _State.STORING and (self._content.outgrown or not finish):
-                self._content.abort()
+        content = self._content
+        finish = self._asker.caching.rules.finish_abandoned and not self._doomed
+        if content is not None:
+            if self._state is _State.STORING and content.length is None and (content.outgrown or not finish):
+                content.abort()
                 self._over()
-        elif self._state is _State.WAITING and not finish:
+        elif self._state is _State.WAITING and not (finish and self._name is not None):
             self._over()
 
     # Its end
@@ -307,12 +311,9 @@ class Fill:
             self._pass_on(response, end_stream, why or "too large")
 
     def _why_not_store(self, response: Response) -> str:
-        asker = self._asker
-        fetch = self._fetch
         if self._doomed:
             return "invalidated meanwhile"
-        if fetch is not None and fetch.stream is not None and fetch.stream.until_close:
-            return "delimited by close"  # it may be cut short, and nobody could tell
+        asker = self._asker
         caching = asker.caching
         return policy.why_not_store(asker.client.request, response, asker.wants, caching.rules, caching.config)
 
@@ -331,17 +332,15 @@ class Fill:
         return policy.freshened(stored.head, response, *times, caching.rules, caching.config)
 
     def _validated(self, stored: IStoredResponse, response: Response) -> None:
-        """A 304 to validators of ours (section 4.3.4)."""
-        if not policy.same_representation(stored.head, response):
-            self._cache.store.remove(stored)
-            self._restart()
-            return
-        head = self._head = self._freshened(stored, response)
+        """A 304 to validators of ours (section 4.3.4). One that names another representation updates nothing, but it is
+        the answer to our validator: the stored response is good for this once."""
+        update = policy.same_representation(stored.head, response) and not self._doomed
+        head = self._head = self._freshened(stored, response) if update else stored.head
         self._parts = stored.parts
         self._stored = stored
         self._state = _State.COMMITTING
         self._close_fetch()
-        updated = stored if self._doomed else self._cache.store.update(stored, head)
+        updated = self._cache.store.update(stored, head) if update else stored
         if isinstance(updated, Deferred):
             updated.addCallbacks(self._committed, self._not_committed)
         else:

@@ -259,7 +259,7 @@ class CacheStoreConfig:
 
     name: str
     configuration: object = None
-    location: Location | None = None
+    location: Location | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

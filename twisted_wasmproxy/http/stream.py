@@ -146,8 +146,6 @@ class ClientStream(_Stream, Protocol):
     """Bytes of the response's head, 1xx aside; 0 before it has come."""
     head_sent: int
     """Bytes of the request's head; 0 before it was sent."""
-    until_close: bool
-    """Whether only the end of the connection ends the response: it may then be shorter than the origin meant it."""
 
     def send_request(self, request: Request, end_stream: bool) -> None:
         """Send the head; framing as in `ServerStream.send_response`."""

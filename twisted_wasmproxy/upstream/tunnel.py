@@ -65,7 +65,6 @@ class TunnelStream(Wire):
         self.bytes_sent = 0
         self.head_received = 0
         self.head_sent = 0
-        self.until_close = False
         self._receiver = receiver
         self._opened = False
         self._paused = False

@@ -7,6 +7,7 @@ from typing import Any
 from twisted_wasmproxy.cache.stores.disk import DiskStore
 from twisted_wasmproxy.cache.stores.memory import MemoryStore
 from twisted_wasmproxy.cache.stores.plugins import plugin_store
+from twisted_wasmproxy.cache.stores.tiered import TieredStore
 from twisted_wasmproxy.config.model import CacheConfig
 from twisted_wasmproxy.interfaces import ICacheStore
 
@@ -21,8 +22,6 @@ def make_store(config: CacheConfig, reactor: Any) -> ICacheStore:
     memory = MemoryStore(config.memory, largest)
     if config.disk is None:
         return memory
-    from twisted_wasmproxy.cache.stores.tiered import TieredStore
-
     disk = DiskStore(config.disk, reactor)
     return TieredStore(memory, disk, largest) if config.memory else disk
 

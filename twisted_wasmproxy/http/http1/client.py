@@ -227,7 +227,6 @@ class ClientProtocol(Wire):
             self._input = _CONTENT
         else:
             end_stream = False
-            stream.until_close = True
             self._input = _REST
         if end_stream:
             self._response_ended(stream, rest)
@@ -374,7 +373,6 @@ class _ClientStream(WireStream):
         "reused",
         "server",
         "tunnel_ended",
-        "until_close",
     )
 
     _wire: ClientProtocol
@@ -391,7 +389,6 @@ class _ClientStream(WireStream):
         self.request_ended = False
         self.keep_alive = False
         self.tunnel_ended = False
-        self.until_close = False
         self.idle_timeout = 60.0
         """Seconds that the origin may be silent; may be changed before the request is sent."""
 

@@ -33,6 +33,8 @@ _PERSISTENCE = frozenset([b"close", b"keep-alive"])
 _KEEP_ALIVE = frozenset([b"keep-alive", b"Keep-Alive"])
 _NO_OPTIONS: set[bytes] = set()
 _REQUEST_CONTROL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_UNASKED_CODINGS = frozenset({b"", b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"})
+"""Transfer codings that nobody asked for (there is no TE), and that change the content (RFC 9112 section 7)."""
 _RESPONSE_CONTROL = HOP_BY_HOP | {b"content-length"}
 # To pass on an upgrade to another version of HTTP would be to let clients talk past every rule of this proxy.
 _NOT_TO_TUNNEL = frozenset([b"h2c", b"h2", b"http"])
@@ -346,6 +348,7 @@ class ResponseHead(_Head):
     def _interpret(self, lines: list[tuple[bytes, bytes, bytes]]) -> None:
         status = self._status
         version_1_1 = self._version_1_1
+        codings = False
         connection: list[bytes] = []
         protocols: list[bytes] = []
         kept = self._lines = []
@@ -361,9 +364,13 @@ class ResponseHead(_Head):
             elif key == b"transfer-encoding":
                 if not version_1_1:
                     raise MessageError(502, "Transfer-Encoding in HTTP/1.0")
-                if self.chunked or line[2].lower() != b"chunked":
+                coding = line[2].lower()
+                if codings or b"," in coding or coding in _UNASKED_CODINGS:
                     raise MessageError(502, "a transfer coding other than chunked")
-                self.chunked = True
+                codings = True
+                # What is no coding at all leaves the content as it is, and its end to that of the connection
+                # (RFC 9112 section 6.3).
+                self.chunked = coding == b"chunked"
             elif key == b"upgrade":
                 protocols.append(line[2])
         self.keep_alive = version_1_1

@@ -23,7 +23,7 @@ WHOLE = 1024 * 1024
 """Complete content up to so many bytes is kept in one piece, to be written in one call."""
 VARIANTS = 64
 """Stored responses under one key; of more, the least used goes."""
-PARTS = 256
+PARTS = 128
 """Parts of incomplete content: what has more is not added to."""
 
 # What Python's objects take on a 64-bit machine, measured; tests hold the sums to it.
@@ -179,13 +179,17 @@ class MemoryWriter:
         pieces = self._written if self._base is None else merged(self._base.pieces(), self._written)
         stored = MemoryResponse(head, Content(pieces, head.length))
         self._store.take(self, stored)
-        self._whole = False
+        self._end(stored)
         return stored
 
     def abort(self) -> None:
-        self._store.give_up(self)
+        if self._store.give_up(self):
+            self._end(None)
+
+    def _end(self, stored: MemoryResponse | None) -> None:
+        """Let go of what was written; who still reads here reads what is stored."""
         self._whole = False
-        self._base = None
+        self._base = stored
         self._written = Pieces(self._start)
 
 
@@ -275,11 +279,13 @@ class MemoryStore:
             self._queues.add(stored)
             self._link(stored)
 
-    def give_up(self, writer: MemoryWriter) -> None:
-        """End a writer; nothing if it has ended."""
-        if writer in self._writers:
+    def give_up(self, writer: MemoryWriter) -> bool:
+        """Forget a writer; return whether it was known: it is not once it has ended."""
+        known = writer in self._writers
+        if known:
             self._writers.remove(writer)
             self._writing -= writer.charge
+        return known
 
     def update(self, stored: IStoredResponse, head: StoredHead) -> MemoryResponse:
         assert isinstance(stored, MemoryResponse)

@@ -237,8 +237,8 @@ class Site:
     def serve(self, arrival: Arrival) -> bool | None:
         body = arrival.content()
         asked = Asked(
-            arrival.method.decode(),
-            arrival.target.decode(),
+            arrival.method.decode("latin-1"),
+            arrival.target.decode("latin-1"),
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in arrival.lines],
             body,
         )

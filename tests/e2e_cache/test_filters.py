@@ -82,7 +82,7 @@ def test_bodies_of_the_origin_phase_are_stored_and_of_the_client_phase_are_not(s
 
 def test_a_module_rewrites_a_stored_body_for_each_client(site: Site) -> None:
     site.answer(ok(b"content", FRESH))
-    script = "x-a: response_headers del 2 content-length|response_body body 1 0 7 told"
+    script = "x-a: response_headers del 2 content-length|response_body#1 body 1 0 7 told"
     assert [site.get(script).body, site.get().body, site.get(script).body] == [b"told", b"content", b"told"]
     assert site.count == 1
 

@@ -96,7 +96,11 @@ def test_without_a_cache_section_nothing_is_cached(tmp_path: Path) -> None:
 
 
 def forward(port: int) -> dict[str, Any]:
-    return {"listeners": [{"endpoint": f"tcp:{port}:interface=127.0.0.1", "mode": "forward"}], "port": port}
+    return {
+        "listeners": [{"endpoint": f"tcp:{port}:interface=127.0.0.1", "mode": "forward"}],
+        "port": port,
+        "remap": [],
+    }
 
 
 def test_a_forward_proxy_caches_by_the_url(tmp_path: Path) -> None:

@@ -318,7 +318,8 @@ BAD = {
 def test_a_206_that_does_not_say_what_it_is_is_not_reused(site: Site, lines: list[str]) -> None:
     site.answer(ok(b"0123456789", FRESH, TAG, *lines, status="206 Partial Content"), ok(BODY, FRESH, TAG))
     site.get("Range: bytes=0-9")
-    assert site.get("Range: bytes=0-9").body == BODY[:10]
+    reply = site.get("Range: bytes=0-9")
+    assert (reply.status, reply.body) in ((200, BODY), (206, BODY[:10]))
     assert site.get().body == BODY
 
 

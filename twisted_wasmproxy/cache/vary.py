@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from twisted_wasmproxy.cache.entry import StoredHead
 from twisted_wasmproxy.http.headers import Headers
@@ -47,17 +48,18 @@ def _normalized(name: bytes, values: list[bytes]) -> bytes | None:
     if b'"' in value:
         return value  # a comma in a quoted-string is none between members
     if name in _PREFERENCES:
-        return _preferences(value, _PREFERENCES[name])
+        return _remembered(name, value) if len(value) <= _USUAL_LENGTH else _preferences(name, value)
     if b"," in value:
         return b", ".join([item.strip(b" \t") for item in value.split(b",")])
     return value
 
 
-def _preferences(value: bytes, same: Callable[[bytes], bytes]) -> bytes:
+def _preferences(name: bytes, value: bytes) -> bytes:
     """Make alike the lists of what is preferred and how much: the order says nothing (RFC 9110 section 12.4.2).
 
     Two members that say different things of one range are left in their order.
     """
+    same = _PREFERENCES[name]
     weights: dict[bytes, bytes] = {}
     plain: list[bytes] = []
     unclear = False
@@ -69,18 +71,23 @@ def _preferences(value: bytes, same: Callable[[bytes], bytes]) -> bytes:
         weight = b"1"
         kept = [same(what)]
         for parameter in parameters:
-            name, equals, argument = parameter.partition(b"=")
-            name = name.lower()
-            if name == b"q":
+            attribute, equals, argument = parameter.partition(b"=")
+            attribute = attribute.lower()
+            if attribute == b"q":
                 weight = _weight(argument)
             else:
-                kept.append(name + equals + argument)
+                kept.append(attribute + equals + argument)
         range_ = b";".join(kept)
         plain.append(range_ + b";q=" + weight)
         unclear = unclear or weights.setdefault(range_, weight) != weight
     if not unclear:
         plain = sorted(set(plain))
     return b", ".join(plain)
+
+
+# Few values come again and again: all browsers of one kind send the same.
+_remembered = lru_cache(maxsize=1024)(_preferences)
+_USUAL_LENGTH = 256
 
 
 def _weight(argument: bytes) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 
 if TYPE_CHECKING:
@@ -30,8 +29,11 @@ if TYPE_CHECKING:
         def looked_up(self, status: CacheStatus | None) -> bool:
             """What is stored is known: run the hook; return whether an answer is still wanted."""
 
-        def open_fetch(self, consumer: FetchConsumer, headers: Headers, background: bool) -> Fetch:
-            """Make, not start, a fetch of its request, with these fields. `background`: not for its own answer."""
+        def open_fetch(self, consumer: FetchConsumer, request: Request, background: bool) -> Fetch:
+            """Make, not start, a fetch of `request`, which is its own or one like it, from the origin that it asks.
+
+            `background`: not for its own answer.
+            """
 
         def incoming(self, response: Response) -> None:
             """Do to an origin's response what a proxy does to it: Via, Date."""

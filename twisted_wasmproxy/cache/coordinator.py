@@ -154,39 +154,35 @@ class Cache:
             return
         if lookup.fwd == "partial" and gap is None:
             stored = None
-        name = self._name(lookup, stored, gap, found) if first else None
-        if name is not None:
+        headers = client.request.headers
+        names = [name for name, _ in found[0].head.vary] if found else ()
+        base = (lookup.key, policy.selecting(names, headers) if names else ())
+        fill = self._fills.get((*base, None))
+        if fill is not None and fill.give(lookup):
+            return
+        name = (*base, _part(headers, stored, gap)) if first and self._may_be_shared(lookup, stored) else None
+        if name is not None and lookup.fwd != "request":
             fill = self._fills.get(name)
-            if fill is not None and fill.join(lookup):
+            if fill is not None and fill.wait(lookup):
                 return
-        fill = Fill(self, lookup, name, stored, gap)
+        variants = _by_entity_tag(found) if lookup.fwd == "vary-miss" and not _asks_for_less(headers) else {}
+        fill = Fill(self, lookup, name, stored, gap, variants)
         if name is not None:
             self._fills[name] = fill
         self._running.add(fill)
         fill.start()
 
-    def _name(
-        self,
-        lookup: Lookup,
-        stored: IStoredResponse | None,
-        gap: ranges.Part | None,
-        found: Sequence[IStoredResponse],
-    ) -> object:
-        """Return by what requests for the same are known; None for one that nobody else may share."""
+    def _may_be_shared(self, lookup: Lookup, stored: IStoredResponse | None) -> bool:
+        """Say whether others may wait for what this request asks for: it is not known to be for this client alone."""
         request = lookup.client.request
-        headers = request.headers
-        if request.method != b"GET" or not lookup.caching.rules.collapse or lookup.wants.no_store:
-            return None
-        if b"authorization" in headers or self._is_not_shared(lookup.key):
-            return None
-        asked_part: tuple[bytes | None, bytes | None] | ranges.Part | None = gap
-        if stored is None:
-            if conditional.is_conditional(headers):
-                return None
-            if b"range" in headers:
-                asked_part = (headers.get(b"range"), headers.get(b"if-range"))
-        names = [name for name, _ in found[0].head.vary] if found else []
-        return (lookup.key, policy.selecting(names, headers) if names else (), asked_part)
+        return (
+            request.method == b"GET"
+            and lookup.caching.rules.collapse
+            and not lookup.wants.no_store
+            and b"authorization" not in request.headers
+            and (stored is not None or not conditional.is_conditional(request.headers))
+            and not self._is_not_shared(lookup.key)
+        )
 
     def _refresh(self, lookup: Lookup, stored: IStoredResponse) -> None:
         """Validate in the background (RFC 5861 section 3), unless that is under way."""
@@ -196,9 +192,10 @@ class Cache:
             self._running.add(fill)
             fill.start()
 
-    def forget(self, name: object) -> None:
-        """Nobody may join the fill of this name any more."""
-        self._fills.pop(name, None)
+    def forget(self, name: object, fill: Fill) -> None:
+        """Nobody may join this fill under its name any more."""
+        if self._fills.get(name) is fill:
+            del self._fills[name]
 
     def ended(self, fill: Fill) -> None:
         """A fill is over."""
@@ -338,6 +335,27 @@ class Cache:
     def stats(self) -> Mapping[str, object] | Deferred[Any]:
         """Return the figures of the store."""
         return self.store.stats()
+
+
+def _part(headers: Headers, stored: IStoredResponse | None, gap: ranges.Part | None) -> object:
+    """Return what tells requests for different parts of the same apart; None for the whole."""
+    if gap is not None or stored is not None or b"range" not in headers:
+        return gap
+    return headers.get(b"range"), headers.get(b"if-range")
+
+
+def _asks_for_less(headers: Headers) -> bool:
+    return b"range" in headers or conditional.is_conditional(headers)
+
+
+def _by_entity_tag(found: Sequence[IStoredResponse]) -> dict[bytes, IStoredResponse]:
+    """Return the complete ones that have an entity tag, to be named in If-None-Match (section 4.1)."""
+    tagged = {}
+    for stored in found:
+        etag = stored.head.headers.get(b"etag")
+        if etag is not None and etag.endswith(b'"') and stored.parts == ((0, stored.head.length),):
+            tagged.setdefault(etag, stored)
+    return tagged
 
 
 class _Queue:

@@ -9,7 +9,7 @@ WAITING ──► STORING ──► COMMITTING ──► OVER     the answer is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from twisted_wasmproxy.cache.lookup import Lookup
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.status import CacheStatus
 from twisted_wasmproxy.http.headers import Headers
-from twisted_wasmproxy.http.messages import Response
+from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
 from twisted_wasmproxy.interfaces import IStoredResponse
 from twisted_wasmproxy.logs import Logger
@@ -50,6 +50,9 @@ _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 """RFC 9110 section 9.2.1; a method that is not known is none of them."""
 
 
+_NOTHING: Mapping[bytes, IStoredResponse] = {}
+
+
 class _State(Enum):
     WAITING = "for the head of the answer"
     STORING = "the content as it comes"
@@ -61,8 +64,9 @@ class Fill:
     """The consumer of a fetch (`FetchConsumer`) for all who want what it brings.
 
     `name` is what the cache knows it by; without one nobody else may join. `stale`: a stored response to validate, that
-    may stand in if the origin fails. `gap`: `stale` is incomplete, and this part of it is asked for. `background`: no
-    client waits for it.
+    may stand in if the origin fails. `gap`: `stale` is incomplete, and this part of it is asked for. `variants`: what is
+    stored for other requests, by entity tag; the origin may choose one of them for this, too. `background`: no client
+    waits for it.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Fill:
         name: object = None,
         stale: IStoredResponse | None = None,
         gap: ranges.Part | None = None,
+        variants: Mapping[bytes, IStoredResponse] = _NOTHING,
         background: bool = False,
     ) -> None:
         self._cache = cache
@@ -79,6 +84,10 @@ class Fill:
         """Whose request this is; its client may have gone."""
         self._leader = None if background else lookup
         self._background = background
+        self._request = lookup.client.request
+        if background:
+            self._request = _like(self._request, b"GET", self._request.headers)
+        self._variants = variants
         self._waiting: list[Lookup] = []
         self._name = name
         self._stale = stale
@@ -91,6 +100,8 @@ class Fill:
         self._parts: Parts = ()
         self._content: Growing | None = None
         self._stored: IStoredResponse | None = None
+        self._stop: int | None = None
+        """Where what comes ends, as announced."""
         self._received = 0
         self.filter_state = lookup.client.filter_state
         if not background:
@@ -103,30 +114,35 @@ class Fill:
 
     def start(self, end_stream: bool = True) -> None:
         """Ask the origin. `end_stream`: the request has no content."""
-        fetch = self._fetch = self._asker.client.open_fetch(self, self._request_headers(), self._background)
+        fetch = self._fetch = self._asker.client.open_fetch(self, self._question(), self._background)
         fetch.start(end_stream)
 
-    def _request_headers(self) -> Headers:
-        """Return the fields to send: validators or a range of ours stand in for the client's (section 4.3.1)."""
-        request, stale = self._asker.client.request, self._stale
-        if stale is None or request.method != b"GET":
-            return request.headers
-        if self._gap is None:
-            ours = policy.validators(stale.head)
-        else:
-            start, stop = self._gap
-            last = b"" if stop == stale.head.length else b"%d" % (stop - 1)
-            ours = [(b"Range", b"bytes=%d-%b" % (start, last))]
-            validator = combining.strong_validator(stale.head.headers)
-            if validator is not None:
-                ours.append((b"If-Range", validator))
+    def _question(self) -> Request:
+        """Return the request to send: validators or a range of ours stand in for the client's (section 4.3.1)."""
+        request = self._request
+        ours = self._conditions()
         if not ours:
-            return request.headers
+            return request
         headers = Headers()
         headers.lines = [line for line in request.headers.lines if line[0] not in _OURS]
         for name, value in ours:
             headers.add(name, value)
-        return headers
+        return _like(request, request.method, headers)
+
+    def _conditions(self) -> list[tuple[bytes, bytes]]:
+        stale = self._stale
+        if self._request.method != b"GET":
+            return []
+        if stale is None:
+            return [(b"If-None-Match", b", ".join(self._variants))] if self._variants else []
+        if self._gap is None:
+            return policy.validators(stale.head)
+        start, stop = self._gap
+        ours = [(b"Range", b"bytes=%d-%b" % (start, b"" if stop == stale.head.length else b"%d" % (stop - 1)))]
+        validator = combining.strong_validator(stale.head.headers)
+        if validator is not None:
+            ours.append((b"If-Range", validator))
+        return ours
 
     # Those who want the answer
 
@@ -135,11 +151,15 @@ class Fill:
         self._waiting.append(lookup)
         lookup.client.take(lookup)
 
-    def join(self, lookup: Lookup) -> bool:
-        """Let another request have what comes; return whether it can."""
-        if self._state is _State.WAITING:
-            self._wait(lookup)
-            return True
+    def wait(self, lookup: Lookup) -> bool:
+        """Let another request wait for the head; return whether it is still to come."""
+        if self._state is not _State.WAITING:
+            return False
+        self._wait(lookup)
+        return True
+
+    def give(self, lookup: Lookup) -> bool:
+        """Answer another request by what is coming in, if the head is here and it may have it; return whether so."""
         content = self._content
         if self._state is _State.OVER or self._head is None or (content is not None and content.outgrown):
             return False
@@ -227,7 +247,7 @@ class Fill:
     def _forget_name(self) -> None:
         name, self._name = self._name, None
         if name is not None:
-            self._cache.forget(name)
+            self._cache.forget(name, self)
 
     def _over(self) -> None:
         self._state = _State.OVER
@@ -245,6 +265,7 @@ class Fill:
     def _restart(self) -> None:
         """Ask again, and for the whole: what is stored turned out to be of no use."""
         self._stale = self._gap = None
+        self._variants = _NOTHING
         self._close_fetch()
         self.start()
 
@@ -283,7 +304,7 @@ class Fill:
     def fetch_response(self, response: Response, end_stream: bool) -> None:
         asker = self._asker
         asker.client.incoming(response)
-        if asker.client.request.method not in _SAFE:
+        if self._request.method not in _SAFE:
             purges = self._cache.invalidate(asker, response)
             if purges:
                 assert self._fetch is not None
@@ -292,11 +313,17 @@ class Fill:
         self._decide(response, end_stream)
 
     def _decide(self, response: Response, end_stream: bool) -> None:
-        asker, stale = self._asker, self._stale
-        caching = asker.caching
-        request = asker.client.request
+        caching = self._asker.caching
+        if response.status == 304 and self._variants:
+            chosen = self._variants.get(response.headers.get(b"etag") or b"")
+            if chosen is None:
+                self._restart()
+            else:
+                self._validated(chosen, response)
+            return
+        stale = self._stale
         if stale is not None:
-            if request.method == b"HEAD":
+            if self._request.method == b"HEAD":
                 self._head_came(stale, response)
             elif response.status == 304 and self._gap is None and policy.validators(stale.head):
                 self._validated(stale, response)
@@ -313,9 +340,8 @@ class Fill:
     def _why_not_store(self, response: Response) -> str:
         if self._doomed:
             return "invalidated meanwhile"
-        asker = self._asker
-        caching = asker.caching
-        return policy.why_not_store(asker.client.request, response, asker.wants, caching.rules, caching.config)
+        caching = self._asker.caching
+        return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config)
 
     def _head_came(self, stored: IStoredResponse, response: Response) -> None:
         """A HEAD was answered: what does that say of the stored response to GET (section 4.3.5)?"""
@@ -332,15 +358,16 @@ class Fill:
         return policy.freshened(stored.head, response, *times, caching.rules, caching.config)
 
     def _validated(self, stored: IStoredResponse, response: Response) -> None:
-        """A 304 to validators of ours (section 4.3.4). One that names another representation updates nothing, but it is
-        the answer to our validator: the stored response is good for this once."""
-        update = policy.same_representation(stored.head, response) and not self._doomed
-        head = self._head = self._freshened(stored, response) if update else stored.head
+        """A 304 to validators of ours (section 4.3.4). One validator was sent, so that is what it answers; should it name
+        another, the stored one stays."""
+        if not policy.same_representation(stored.head, response):
+            response.headers.remove(b"etag")
+        head = self._head = self._freshened(stored, response)
         self._parts = stored.parts
         self._stored = stored
         self._state = _State.COMMITTING
         self._close_fetch()
-        updated = self._cache.store.update(stored, head) if update else stored
+        updated = stored if self._doomed else self._cache.store.update(stored, head)
         if isinstance(updated, Deferred):
             updated.addCallbacks(self._committed, self._not_committed)
         else:
@@ -378,9 +405,8 @@ class Fill:
 
     def _store(self, response: Response, end_stream: bool) -> bool:
         """Begin to store, and answer those who wait; return False if the store does not take it."""
-        asker = self._asker
+        asker, request = self._asker, self._request
         caching = asker.caching
-        request = asker.client.request
         headers = policy.stored_headers(response, caching.rules, caching.config, self._response_time)
         status, reason, start = response.status, response.reason, 0
         length = stop = 0 if end_stream else _declared_length(response)
@@ -417,6 +443,7 @@ class Fill:
             self._parts = ranges.union(base.parts, (start, stop))
         else:
             self._parts = ((start, stop),)
+        self._stop = stop
         self._content = Growing(writer, start, self._pause, self._check_abandoned)
         self._state = _State.STORING
         self._give_heads(response, end_stream)
@@ -441,7 +468,8 @@ class Fill:
                     self._cache.ask_alone(lookup)
                 continue
             status = CacheStatus(fwd=lookup.fwd, stored=True)
-            if self._stale is not None and _OURS.intersection(line[0] for line in lookup.client.request.headers.lines):
+            asked = self._stale is not None or self._variants
+            if asked and _OURS.intersection(line[0] for line in lookup.client.request.headers.lines):
                 # What the client asked for is not what the origin was asked for.
                 status.fwd_status = response.status
                 if self._answer(lookup, status, None if self._gap is not None else response.headers.copy()):
@@ -503,14 +531,14 @@ class Fill:
         self._commit()
 
     def _commit(self) -> None:
-        """All has come: store it, if it is what its head says."""
+        """All has come: store it, if it is as much as was announced (a filter may have changed it)."""
         head, content = self._head, self._content
         if self._state is not _State.STORING:
             return
         assert head is not None
         assert content is not None
         self._close_fetch()
-        if self._doomed or content.outgrown or not self._is_whole(content.stop):
+        if self._doomed or content.outgrown or self._stop not in (None, content.stop):
             self._over()  # who reads still has what the writer keeps
             return
         self._state = _State.COMMITTING
@@ -521,10 +549,6 @@ class Fill:
         if content.trailers is not None:
             head = head.replaced(trailers=content.trailers)
         content.commit(head, self._committed)
-
-    def _is_whole(self, stop: int) -> bool:
-        """Say whether there is as much as was announced: a filter may have changed it."""
-        return self._parts[-1][1] is None or any(stop == part[1] for part in self._parts)
 
     def _committed(self, stored: IStoredResponse | None) -> None:
         if stored is not None:
@@ -564,6 +588,12 @@ class Fill:
         if content is not None:
             content.fail(StreamError(StreamFault.INCOMPLETE, "broken off by a filter"))
         self._cache.not_shared(self._asker, others)
+
+
+def _like(request: Request, method: bytes, headers: Headers) -> Request:
+    return Request(
+        method, request.scheme, request.authority, request.path, headers, request.version, None, request.target
+    )
 
 
 def _declared_length(response: Response) -> int | None:

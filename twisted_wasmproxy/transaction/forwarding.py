@@ -58,17 +58,14 @@ class Forwarder:
                 return True
         return False
 
-    def outgoing(
-        self, request: Request, fields: Headers, path: bytes, peer: str | None, secure: bool, forward: bool
-    ) -> Request:
-        """Return the request as it goes to the origin, with these of its fields.
+    def outgoing(self, request: Request, path: bytes, peer: str | None, secure: bool, forward: bool) -> Request:
+        """Return the request as it goes to the origin. `peer` is the client's address, `secure` whether it used TLS.
 
-        `peer` is the client's address, `secure` whether it used TLS. As a forward proxy (`forward`) the scheme and host
-        that the client named are the origin's own, so only X-Forwarded-For is added, and credentials meant for this
-        proxy go no further (RFC 9110 section 11.7.1).
+        As a forward proxy (`forward`) the scheme and host that the client named are the origin's own, so only
+        X-Forwarded-For is added, and credentials meant for this proxy go no further (RFC 9110 section 11.7.1).
         """
         written = self._written_forward if forward else self._written_reverse
-        lines = fields.lines
+        lines = request.headers.lines
         headers = Headers.__new__(Headers)
         headers.lines = out = [line for line in lines if line[0] not in written]
         old = lines if len(out) != len(lines) else []

@@ -275,6 +275,7 @@ class Transaction:
             self.local_reply(found)
             return
         self._route = found
+        self.upstream_name = found.name
         caching = found.caching
         if caching is not None and self.request.upgrade is None:
             if self.request.method == b"PURGE":
@@ -282,7 +283,7 @@ class Transaction:
             else:
                 caching.cache.serve(self, caching, end_stream)
         elif self.looked_up(None):
-            fetch = self.open_fetch(self, self.request.headers, False)
+            fetch = self.open_fetch(self, self.request, False)
             self.source = fetch
             fetch.start(end_stream)
 
@@ -294,7 +295,7 @@ class Transaction:
             return not self._settled
         return True
 
-    def open_fetch(self, consumer: FetchConsumer, headers: Headers, background: bool) -> Fetch:
+    def open_fetch(self, consumer: FetchConsumer, request: Request, background: bool) -> Fetch:
         """See `Client`."""
         found = self._route
         assert found is not None
@@ -302,7 +303,7 @@ class Transaction:
         connection = self.stream.connection
         peer = connection.peer
         outgoing = proxy.forwarder.outgoing(
-            self.request, headers, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
+            request, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
         )
         fetch = Fetch(
             consumer,
@@ -315,7 +316,6 @@ class Transaction:
         )
         if not background:
             self.hierarchy = b"DIRECT"
-            self.upstream_name = found.name
             self.outgoing = outgoing
             self.fetch = fetch
             if fetch.chain is not None and fetch.chain.hooks:

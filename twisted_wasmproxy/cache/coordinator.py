@@ -350,7 +350,7 @@ def _asks_for_less(headers: Headers) -> bool:
 
 def _by_entity_tag(found: Sequence[IStoredResponse]) -> dict[bytes, IStoredResponse]:
     """Return the complete ones that have an entity tag, to be named in If-None-Match (section 4.1)."""
-    tagged = {}
+    tagged: dict[bytes, IStoredResponse] = {}
     for stored in found:
         etag = stored.head.headers.get(b"etag")
         if etag is not None and etag.endswith(b'"') and stored.parts == ((0, stored.head.length),):

@@ -64,7 +64,7 @@ class Fill:
     """The consumer of a fetch (`FetchConsumer`) for all who want what it brings.
 
     `name` is what the cache knows it by; without one nobody else may join. `stale`: a stored response to validate, that
-    may stand in if the origin fails. `gap`: `stale` is incomplete, and this part of it is asked for. `variants`: what is
+    may stand in if the origin fails. `gap`: `stale` is incomplete, and this part of it is wanted. `variants`: what is
     stored for other requests, by entity tag; the origin may choose one of them for this, too. `background`: no client
     waits for it.
     """
@@ -315,7 +315,10 @@ class Fill:
     def _decide(self, response: Response, end_stream: bool) -> None:
         caching = self._asker.caching
         if response.status == 304 and self._variants:
-            chosen = self._variants.get(response.headers.get(b"etag") or b"")
+            etag = response.headers.get(b"etag")
+            if etag is None and len(self._variants) == 1:
+                (etag,) = self._variants
+            chosen = self._variants.get(etag) if etag is not None else None
             if chosen is None:
                 self._restart()
             else:
@@ -358,8 +361,8 @@ class Fill:
         return policy.freshened(stored.head, response, *times, caching.rules, caching.config)
 
     def _validated(self, stored: IStoredResponse, response: Response) -> None:
-        """A 304 to validators of ours (section 4.3.4). One validator was sent, so that is what it answers; should it name
-        another, the stored one stays."""
+        """A 304 to validators of ours (section 4.3.4). They are of one response, so that is what it speaks of; should it
+        name another entity tag, the stored one stays."""
         if not policy.same_representation(stored.head, response):
             response.headers.remove(b"etag")
         head = self._head = self._freshened(stored, response)

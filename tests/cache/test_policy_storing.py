@@ -304,6 +304,11 @@ def test_fields_that_no_cache_and_private_name_are_not_stored():
     assert b"b" not in kept
 
 
+def test_a_targeted_field_that_counts_is_stored_whatever_is_said_of_it():
+    kept = stored(cc(b"max-age=3600"), (b"CDN-Cache-Control", b'max-age=1, private="cdn-cache-control"'))
+    assert freshness(head(headers=kept), RULES, CONFIG).lifetime == 1
+
+
 @pytest.mark.parametrize("values", [[], [b"foo"], [b"foo", b"Sun, 06 Nov 1994 08:49:37 GMT"]])
 def test_what_has_no_date_gets_the_time_it_came(values):
     kept = stored(cc(b"max-age=5"), *[(b"Date", value) for value in values])

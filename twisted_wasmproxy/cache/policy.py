@@ -221,11 +221,13 @@ def stored_headers(
 
 def _kept(headers: Headers, rules: CacheRules, config: CacheConfig) -> list[tuple[bytes, bytes, bytes]]:
     directives = _said(headers, rules, config).directives
-    without = {*_NOT_STORED, *directives.fields(b"no-cache"), *directives.fields(b"private")}
+    named = {*directives.fields(b"no-cache"), *directives.fields(b"private")}
+    # Without a targeted field that counts, the rest would mean something else.
+    without = _NOT_STORED | named.difference(_names(config.targeted))
     if rules.set_cookie != "store":
-        without.add(b"set-cookie")
+        without |= {b"set-cookie"}
     if config.surrogate_key_header is not None:
-        without.add(config.surrogate_key_header.lower().encode())
+        without |= {config.surrogate_key_header.lower().encode()}
     kept = []
     once = {b"age", b"date"}
     for line in headers.lines:

@@ -108,6 +108,18 @@ class Conversation(Peer):
         head = f"{method} {target} HTTP/{version}\r\n" + "".join(f"{line}\r\n" for line in fields) + "\r\n"
         self.send(head.encode("latin-1") + body)
 
+    def read(self, size: int) -> bytes:
+        """Return exactly `size` bytes, of which there may be very many."""
+        data = bytearray(self.buffer)
+        while len(data) < size:
+            more = self.sock.recv(1 << 20)
+            if not more:
+                self.buffer = bytes(data)
+                raise AssertionError(f"closed after {len(data)} of {size} bytes")
+            data += more
+        self.buffer = bytes(data[size:])
+        return bytes(data[:size])
+
     def read_head(self) -> tuple[int, list[tuple[str, str]]]:
         """Read the head of a response, be it an interim one."""
         start, _, rest = self.read_until(b"\r\n\r\n").partition(b"\r\n")

@@ -23,6 +23,7 @@ from twisted_wasmproxy.cache.entry import Selection, StoredHead
 from twisted_wasmproxy.cache.fill import Fill
 from twisted_wasmproxy.cache.lookup import Caching, Lookup
 from twisted_wasmproxy.cache.policy import Freshness, Reuse
+from twisted_wasmproxy.cache.question import asks_for_less
 from twisted_wasmproxy.cache.status import CacheStatus, add_status
 from twisted_wasmproxy.config.model import CacheConfig
 from twisted_wasmproxy.http.headers import Headers
@@ -165,7 +166,7 @@ class Cache:
             fill = self._fills.get(name)
             if fill is not None and fill.wait(lookup):
                 return
-        variants = _by_entity_tag(found) if lookup.fwd == "vary-miss" and not _asks_for_less(headers) else {}
+        variants = _by_entity_tag(found) if lookup.fwd == "vary-miss" and not asks_for_less(headers) else {}
         fill = Fill(self, lookup, name, stored, gap, variants)
         if name is not None:
             self._fills[name] = fill
@@ -308,10 +309,14 @@ class Cache:
 
     def purge(self, selection: Selection, soft: bool) -> int | Deferred[int]:
         """Forget what is selected, or make it stale if `soft`; return how many stored responses there were."""
+        arrived = 0
         for fill in list(self._running):
             if fill.is_selected(selection):
-                fill.doom()
-        return self.store.purge(selection, soft)
+                arrived += fill.doom()
+        purged = self.store.purge(selection, soft)
+        if isinstance(purged, Deferred):
+            return purged.addCallback(arrived.__add__)
+        return arrived + purged
 
     def entries(
         self, selection: Selection, limit: int
@@ -342,10 +347,6 @@ def _part(headers: Headers, stored: IStoredResponse | None, gap: ranges.Part | N
     if gap is not None or stored is not None or b"range" not in headers:
         return gap
     return headers.get(b"range"), headers.get(b"if-range")
-
-
-def _asks_for_less(headers: Headers) -> bool:
-    return b"range" in headers or conditional.is_conditional(headers)
 
 
 def _by_entity_tag(found: Sequence[IStoredResponse]) -> dict[bytes, IStoredResponse]:

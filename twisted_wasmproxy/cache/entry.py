@@ -32,7 +32,7 @@ class StoredHead:
     status: int
     reason: bytes
     headers: Headers
-    """Fields as they are stored: no hop-by-hop ones, no Age. Never changed."""
+    """Fields as they are stored: no hop-by-hop ones, one Age or none. Never changed."""
     request_time: float
     """When the request was sent that the response, or its last validation, answered (RFC 9111 section 4.2.3)."""
     response_time: float

@@ -19,15 +19,17 @@ from twisted.python.failure import Failure
 
 from twisted_wasmproxy.cache import combining, policy, ranges
 from twisted_wasmproxy.cache.answer import Parts
+from twisted_wasmproxy.cache.arriving import arriving, complete
 from twisted_wasmproxy.cache.backlog import Backlog
 from twisted_wasmproxy.cache.delivery import Delivery, StoredContent
 from twisted_wasmproxy.cache.entry import Selection, StoredHead
 from twisted_wasmproxy.cache.growing import Growing
 from twisted_wasmproxy.cache.lookup import Lookup
+from twisted_wasmproxy.cache.question import as_get, asks_for_less, question
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.status import CacheStatus
 from twisted_wasmproxy.http.headers import Headers
-from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.messages import Response
 from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
 from twisted_wasmproxy.interfaces import IStoredResponse
 from twisted_wasmproxy.logs import Logger
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Fill"]
 
 _log = Logger()
-
-_OURS = frozenset({b"if-none-match", b"if-modified-since", b"if-range", b"range"})
-"""What a client asks for itself, and is taken out where the cache asks for a stored response."""
 
 
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
@@ -84,9 +83,7 @@ class Fill:
         """Whose request this is; its client may have gone."""
         self._leader = None if background else lookup
         self._background = background
-        self._request = lookup.client.request
-        if background:
-            self._request = _like(self._request, b"GET", self._request.headers)
+        self._request = as_get(lookup.client.request) if background else lookup.client.request
         self._variants = variants
         self._waiting: list[Lookup] = []
         self._name = name
@@ -114,35 +111,9 @@ class Fill:
 
     def start(self, end_stream: bool = True) -> None:
         """Ask the origin. `end_stream`: the request has no content."""
-        fetch = self._fetch = self._asker.client.open_fetch(self, self._question(), self._background)
+        request = question(self._request, self._stale, self._gap, self._variants)
+        fetch = self._fetch = self._asker.client.open_fetch(self, request, self._background)
         fetch.start(end_stream)
-
-    def _question(self) -> Request:
-        """Return the request to send: validators or a range of ours stand in for the client's (section 4.3.1)."""
-        request = self._request
-        ours = self._conditions()
-        if not ours:
-            return request
-        headers = Headers()
-        headers.lines = [line for line in request.headers.lines if line[0] not in _OURS]
-        for name, value in ours:
-            headers.add(name, value)
-        return _like(request, request.method, headers)
-
-    def _conditions(self) -> list[tuple[bytes, bytes]]:
-        stale = self._stale
-        if self._request.method != b"GET":
-            return []
-        if stale is None:
-            return [(b"If-None-Match", b", ".join(self._variants))] if self._variants else []
-        if self._gap is None:
-            return policy.validators(stale.head)
-        start, stop = self._gap
-        ours = [(b"Range", b"bytes=%d-%b" % (start, b"" if stop == stale.head.length else b"%d" % (stop - 1)))]
-        validator = combining.strong_validator(stale.head.headers)
-        if validator is not None:
-            ours.append((b"If-Range", validator))
-        return ours
 
     # Those who want the answer
 
@@ -224,10 +195,14 @@ class Fill:
 
     # Its end
 
-    def doom(self) -> None:
-        """What is asked for has been invalidated: those who wait get it, but it is not kept, and nobody else joins."""
+    def doom(self) -> int:
+        """What is asked for has been invalidated: those who wait get it, but it is not kept, and nobody else joins.
+
+        Return 1 if all has come and only the store has not taken it in yet, else 0.
+        """
         self._doomed = True
         self._forget_name()
+        return int(self._state is _State.COMMITTING and self._stale is None)
 
     def stop(self) -> None:
         """The proxy ends, or goes on with another store."""
@@ -361,7 +336,7 @@ class Fill:
         return policy.freshened(stored.head, response, *times, caching.rules, caching.config)
 
     def _validated(self, stored: IStoredResponse, response: Response) -> None:
-        """A 304 to validators of ours (section 4.3.4). They are of one response, so that is what it speaks of; should it
+        """A 304 to validators of ours (section 4.3.4). They are of one response, so it speaks of that; should it
         name another entity tag, the stored one stays."""
         if not policy.same_representation(stored.head, response):
             response.headers.remove(b"etag")
@@ -408,36 +383,12 @@ class Fill:
 
     def _store(self, response: Response, end_stream: bool) -> bool:
         """Begin to store, and answer those who wait; return False if the store does not take it."""
-        asker, request = self._asker, self._request
-        caching = asker.caching
-        headers = policy.stored_headers(response, caching.rules, caching.config, self._response_time)
-        status, reason, start = response.status, response.reason, 0
-        length = stop = 0 if end_stream else _declared_length(response)
-        base = None
-        if status == 206:
-            part = combining.brought_part(request, response)
-            if part is None:
-                return False
-            status, reason, start, stop, length = 200, b"OK", part.start, part.stop, part.length
-            for name in (b"content-range", b"content-length"):
-                headers.remove(name)
-            if length is not None:
-                headers.add(b"Content-Length", b"%d" % length)
-            base = self._base(response)
-        head = StoredHead(
-            asker.key,
-            asker.url,
-            status,
-            reason,
-            headers,
-            self._request_time,
-            self._response_time,
-            response.version,
-            policy.selecting(policy.vary_names(response.headers) or (), request.headers),
-            b"authorization" in request.headers,
-            length,
-            policy.surrogate_keys(response, caching.rules, caching.config),
-        )
+        times = self._request_time, self._response_time
+        came = arriving(self._asker, self._request, response, end_stream, *times)
+        if came is None:
+            return False
+        head, start, stop = came
+        base = self._base(response) if response.status == 206 else None
         writer = self._cache.store.create(head, stop - start if stop is not None else None, base, start)
         if writer is None:
             return False
@@ -472,7 +423,7 @@ class Fill:
                 continue
             status = CacheStatus(fwd=lookup.fwd, stored=True)
             asked = self._stale is not None or self._variants
-            if asked and _OURS.intersection(line[0] for line in lookup.client.request.headers.lines):
+            if asked and asks_for_less(self._request.headers):
                 # What the client asked for is not what the origin was asked for.
                 status.fwd_status = response.status
                 if self._answer(lookup, status, None if self._gap is not None else response.headers.copy()):
@@ -545,13 +496,7 @@ class Fill:
             self._over()  # who reads still has what the writer keeps
             return
         self._state = _State.COMMITTING
-        if head.length is None:
-            headers = head.headers.copy()
-            headers.set(b"Content-Length", b"%d" % content.stop)
-            head = head.replaced(headers=headers, length=content.stop)
-        if content.trailers is not None:
-            head = head.replaced(trailers=content.trailers)
-        content.commit(head, self._committed)
+        content.commit(complete(head, content.stop, content.trailers), self._committed)
 
     def _committed(self, stored: IStoredResponse | None) -> None:
         if stored is not None:
@@ -591,14 +536,3 @@ class Fill:
         if content is not None:
             content.fail(StreamError(StreamFault.INCOMPLETE, "broken off by a filter"))
         self._cache.not_shared(self._asker, others)
-
-
-def _like(request: Request, method: bytes, headers: Headers) -> Request:
-    return Request(
-        method, request.scheme, request.authority, request.path, headers, request.version, None, request.target
-    )
-
-
-def _declared_length(response: Response) -> int | None:
-    value = response.headers.get(b"content-length")
-    return int(value) if value is not None and value.isdigit() else None

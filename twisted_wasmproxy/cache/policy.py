@@ -14,6 +14,7 @@ from typing import NamedTuple
 from twisted_wasmproxy.cache.dates import http_date, parse_http_date
 from twisted_wasmproxy.cache.decisions import NOTHING_ASKED, Asked, Freshness, Reuse
 from twisted_wasmproxy.cache.directives import (
+    MAX_DELTA,
     NO_DIRECTIVES,
     Directives,
     cache_control,
@@ -214,6 +215,9 @@ def stored_headers(
     own."""
     headers = Headers()
     headers.lines = _kept(response.headers, rules, config)
+    seconds = _age(response.headers.get_all(b"age"), rules)
+    if seconds is not None:
+        headers.add(b"Age", b"%d" % seconds)
     if date(headers, b"date") is None:
         headers.set(b"Date", http_date(time.time() if received is None else received))
     return headers
@@ -229,22 +233,31 @@ def _kept(headers: Headers, rules: CacheRules, config: CacheConfig) -> list[tupl
     if config.surrogate_key_header is not None:
         without |= {config.surrogate_key_header.lower().encode()}
     kept = []
-    once = {b"age", b"date"}
+    dated = False
     for line in headers.lines:
-        key, name, value = line
-        if key in without:
-            continue
-        if key == b"age":
-            if key in once and (seconds := age(value)) is not None:
-                kept.append((key, name, b"%d" % seconds))
-            once.discard(key)
-        elif key == b"date":
-            if key in once:
+        key = line[0]
+        if key == b"date":
+            if not dated:
                 kept.append(line)
-            once.discard(key)
-        else:
+            dated = True
+        elif key != b"age" and key not in without:
             kept.append(line)
     return kept
+
+
+def _age(values: list[bytes], rules: CacheRules) -> int | None:
+    """Return the seconds that Age says (RFC 9111 section 5.1), None if it says nothing.
+
+    `invalid_age: ignore` is what that section recommends: the first member counts, and nothing if it is not a number.
+    Else what is not one number is taken for very old; but for a list in one line, whose first member counts. Members
+    joined by a comma and a space may have been lines.
+    """
+    if not values:
+        return None
+    if rules.invalid_age == "ignore":
+        return age(values[0])
+    joined = b", ".join([value.strip(b" \t") for value in values])
+    return age(joined) if all(member.isdigit() for member in joined.split(b",")) else MAX_DELTA
 
 
 def surrogate_keys(response: Response, rules: CacheRules, config: CacheConfig) -> tuple[bytes, ...]:

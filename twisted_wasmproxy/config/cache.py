@@ -144,6 +144,7 @@ _RULE_KEYS = {
     "stale_if_error": Key(duration()),
     "error_statuses": Key(ListOf(integer(400, 599))),
     "set_cookie": Key(choice("strip", "store", "bypass")),
+    "invalid_age": Key(choice("stale", "ignore")),
     "surrogate_keys": Key(ListOf(_surrogate_key)),
     "collapse": Key(boolean),
     "finish_abandoned": Key(boolean),

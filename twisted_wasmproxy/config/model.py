@@ -234,6 +234,9 @@ class CacheRules:
     set_cookie: Literal["strip", "store", "bypass"] = "strip"
     """A response with Set-Cookie: `strip`: stored without the field, and only if it has an explicit lifetime; `store`:
     stored as it is, as RFC 9111 section 7.3 allows; `bypass`: not stored."""
+    invalid_age: Literal["stale", "ignore"] = "stale"
+    """A response whose Age is not one number: taken for old; or, as RFC 9111 section 5.1 recommends, by the first of
+    several, and as if there were none if that is no number."""
     surrogate_keys: tuple[str, ...] = ()
     """Given to everything that is stored, beside those in the response."""
     collapse: bool = True

@@ -31,7 +31,7 @@ from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.disk_changes import Changed, Purged, TooFarBehind, vary_of
 from twisted_wasmproxy.cache.stores.disk_folder import Folder, reason_of
 from twisted_wasmproxy.cache.stores.disk_index import Change, Damaged
-from twisted_wasmproxy.cache.stores.disk_layout import CHUNK, Entry, Segment, blob_id, parts_of
+from twisted_wasmproxy.cache.stores.disk_layout import CHUNK, Entry, Segment, Totals, blob_id, parts_of
 from twisted_wasmproxy.cache.stores.disk_response import DiskResponse, DiskWriter
 from twisted_wasmproxy.cache.stores.disk_writer import WriterThread
 from twisted_wasmproxy.cache.stores.shared import ChangeListener
@@ -286,11 +286,9 @@ class DiskStore:
 
     def stats(self) -> Deferred[Mapping[str, int | float | str]] | Mapping[str, int | float | str]:
         if self._trouble is not None:
-            return {"entries": 0, "bytes": 0, "capacity": 0, "evictions": 0, "trouble": self._trouble}
+            return self._no_figures()
 
-        def figures() -> Mapping[str, int | float | str]:
-            with self._folder.environment.begin() as txn:
-                totals = self._folder.index.totals(txn)
+        def figures(totals: Totals) -> Mapping[str, int | float | str]:
             return {
                 "entries": totals.entries,
                 "bytes": totals.live + totals.doomed,
@@ -302,7 +300,11 @@ class DiskStore:
                 "queued": self._thread.queued,
             }
 
-        return self._in_pool(figures)
+        # By the writer, for figures that agree with all that was asked before.
+        return self.submit(lambda change: change.totals).addCallbacks(figures, lambda _: self._no_figures())
+
+    def _no_figures(self) -> Mapping[str, int | float | str]:
+        return {"entries": 0, "bytes": 0, "capacity": 0, "evictions": 0, "trouble": self._trouble or "unknown"}
 
     # SharedStore
 

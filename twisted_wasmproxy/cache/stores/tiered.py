@@ -2,7 +2,8 @@
 
 What is stored goes to both at once: to memory, from where it answers in the same call, and behind it to the disk, whose
 writer has all of the content too. So a response that outgrows memory while it is written goes on on the disk alone, and
-one that the disk is too slow for stays in memory alone. What is found on disk and used is copied into memory.
+one that the disk is too slow for stays in memory alone. What is found on disk and used is copied into memory. Incomplete
+responses are on the disk alone, which puts them together without copying them.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class TieredWriter:
         self._store = store
         self._memory = memory
         self._disk = disk
+        self._written = 0
         self._may_grow = may_grow
         """Whether it may become too large for memory, so that the disk must keep up."""
         self._ahead = 0
@@ -96,6 +98,7 @@ class TieredWriter:
         self._slow: Deferred[None] | None = None
 
     def write(self, data: bytes) -> Deferred[None] | None:
+        self._written += len(data)
         pause = None
         if self._disk is not None:
             try:
@@ -152,6 +155,9 @@ class TieredWriter:
         return one
 
     def commit(self, head: StoredHead) -> IStoredResponse | Deferred[IStoredResponse]:
+        if self._memory is not None and self._disk is not None and self._written != head.length:
+            self._memory.abort()
+            self._memory = None
         if self._memory is not None:
             try:
                 stored = self._memory.commit(head)
@@ -221,7 +227,7 @@ class TieredStore:
         return _later(self._given_disk.start).addCallbacks(started, failed)
 
     def stop(self) -> Deferred[None] | None:
-        pending = [done for entries in self._behind.values() for _, done in entries]
+        pending = self._committing()
         memory = _later(self._memory.stop)
         if self._disk is None:
             return memory
@@ -436,6 +442,9 @@ class TieredStore:
         if self._disk is None:
             return memory
 
+        def ask(_: object) -> Deferred[Mapping[str, int | float | str]]:
+            return succeed(memory) if self._disk is None else _later(self._disk.stats)
+
         def figures(disk: Mapping[str, int | float | str]) -> Mapping[str, int | float | str]:
             both: dict[str, int | float | str] = {}
             for name in ("entries", "bytes", "capacity", "evictions"):
@@ -445,7 +454,10 @@ class TieredStore:
             both |= {"disk_" + name: value for name, value in disk.items()}
             return both | {"disk_dropped": self.dropped, "disk_commits_waiting": self._commits}
 
-        return _later(self._disk.stats).addCallback(figures)
+        return self._settled([*self._pending, *self._committing()]).addCallback(ask).addCallback(figures)
+
+    def _committing(self) -> list[Deferred[None]]:
+        return [done for behind in self._behind.values() for _, done in behind]
 
     # ChangeListener
 

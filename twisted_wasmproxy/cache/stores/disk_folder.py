@@ -32,10 +32,14 @@ MAX_READERS = 1024
 START_WAIT = 20.0
 """Seconds to wait for others that are starting."""
 
+RESERVE = 8 * 1024 * 1024
+"""Bytes at the end of LMDB's file that what is stored should leave free."""
+
 SHORT = 1024 * 1024
 """Bytes at its end that a sound file may lack: pages taken and given back in one transaction are not written."""
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""EIO is what LMDB makes of a write that was cut short, as the first one is when the disk becomes full."""
 
 
 def reason_of(error: BaseException) -> str:
@@ -46,7 +50,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether this says that the disk, a quota or a limit on files is used up."""
+    """Whether this says, or may say, that the disk, a quota or a limit on files is used up."""
     if isinstance(error, OSError):
         return error.errno in _FULL
     return isinstance(error, lmdb.DiskError) or any(os.strerror(number) in str(error) for number in _FULL)
@@ -61,6 +65,7 @@ class Folder:
         `fresh_start` then says why. Raises `StoreError` with a text for the operator.
         """
         self.path = path
+        self.map_size = map_size
         self.fresh_start: str | None = None
         try:
             path.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -109,8 +114,10 @@ class Folder:
             self._check_size(environment)
             environment.reader_check()
             self.index = Index(environment)
-            with environment.begin() as txn:
-                self.index.totals(txn)
+            with environment.begin(write=True) as txn:
+                change = Change(self.index, txn)
+                self.process = change.new_process()
+                change.finish()
         except BaseException:
             environment.close()
             raise
@@ -118,7 +125,8 @@ class Folder:
 
     def _check_size(self, environment: lmdb.Environment) -> None:
         """See that the file has all the pages that it should: to touch one beyond its end would end the process."""
-        wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        self._page_size = environment.stat()["psize"]
+        wanted = (environment.info()["last_pgno"] + 1) * self._page_size
         path = self.path / "data.mdb"
         size = path.stat().st_size
         if size < wanted - SHORT:
@@ -127,10 +135,6 @@ class Folder:
             os.truncate(path, wanted)
 
     def _register(self) -> None:
-        with self.environment.begin(write=True) as txn:
-            change = Change(self.index, txn)
-            self.process = change.new_process()
-            change.finish()
         self.changes = ChangeLog(self.path / "changes")
         try:
             # Locked before it has the name that others look for. What a start that was cut off left is overwritten.
@@ -152,6 +156,12 @@ class Folder:
         os.close(self._file)
         self.changes.close()
         self.environment.close()
+
+    def is_at_end(self) -> bool:
+        """Whether LMDB's file has grown to nearly all that it may: removals need some pages too."""
+        info = self.environment.info()
+        left = info["map_size"] - (info["last_pgno"] + 1) * self._page_size
+        return left < min(RESERVE, info["map_size"] // 8)
 
     # Blobs that this process holds: 8 bytes each in its file, 0 where there is none.
 

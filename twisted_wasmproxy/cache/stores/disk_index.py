@@ -210,11 +210,13 @@ class Change:
         self._before = replace(self.totals)
         self.notices: list[bytes] = []
         """Records for the change log, to be published before the commit."""
+        self.most_doomed = 0
+        """Bytes that may wait to be freed while something is added."""
         self.first = self.totals.next_id
         """Entries from this id on are new in this transaction."""
 
-    def finish(self) -> None:
-        if self.totals != self._before:
+    def finish(self, always: bool = False) -> None:
+        if always or self.totals != self._before:
             self.txn.put(b"totals", self.totals.pack(), db=self.index.meta)
 
     def new_process(self) -> int:
@@ -226,7 +228,12 @@ class Change:
     # blobs
 
     def append(self, blob: int, number: int, contents: Iterable[bytes]) -> None:
-        """Write chunks of a blob from `number` on, all but the last of the blob full."""
+        """Write chunks of a blob from `number` on, all but the last of the blob full.
+
+        Raises `StoreError`, with nothing changed, if there is no room as too much of what is gone is still being read.
+        """
+        if self.totals.doomed > self.most_doomed:
+            raise StoreError("disk cache: no room, too much of what has been removed is still being read")
         record = self._blob(blob) or Blob()
         added = 0
         for content in contents:

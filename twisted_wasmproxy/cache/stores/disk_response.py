@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DiskResponse", "DiskWriter"]
 
+JOB_CHUNKS = 16
+"""Chunks in one job for the writer thread."""
 WRITER_HIGH = 2 * 1024 * 1024
 """Bytes that one writer has on their way to the disk when it asks to wait."""
 
@@ -96,7 +98,8 @@ class DiskWriter:
         with memoryview(self._tail) as view:
             chunks = [bytes(view[at : at + CHUNK]) for at in range(0, whole, CHUNK)]
         del self._tail[:whole]
-        self._send(chunks)
+        for at in range(0, len(chunks), JOB_CHUNKS):
+            self._send(chunks[at : at + JOB_CHUNKS])
         if self._written - self._flushed > WRITER_HIGH:
             if self._waiting is None:
                 self._waiting = Deferred()

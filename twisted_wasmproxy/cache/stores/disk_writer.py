@@ -61,7 +61,8 @@ class WriterThread:
         """`failed` is called in the reactor's thread when the store is out of order, with the reason."""
         self._folder = folder
         self._reactor = reactor
-        self._size = size
+        self._limit = size
+        """Bytes to keep; less than was asked for where LMDB's file has grown to its end before."""
         self._failed = failed
         self._log = log
         self._jobs: deque[_Job] = deque()
@@ -75,7 +76,11 @@ class WriterThread:
         self._full_since: float | None = None
         self._next_upkeep = 0.0
         self._next_free = 0.0
+        self._all_held = False
+        """Whether there was nothing that could be freed when it was last tried."""
         self._evicting = False
+        self._at_end = False
+        """Whether LMDB's file cannot grow much further."""
         self.totals = Totals()
         """As of the last transaction of this process."""
         self._thread = threading.Thread(target=self._run, name="disk cache writer", daemon=True)
@@ -187,23 +192,30 @@ class WriterThread:
         except (OSError, lmdb.Error, StoreError) as error:
             self._fault(jobs, error)
         else:
-            if self._full_since is not None:
+            if self._full_since is not None and not self.full and any(job.size for job in jobs):
                 self._full_since = None
                 self._log.info("disk cache {path}: storing again", path=self._folder.path)
 
     def _transaction(self, jobs: list[_Job]) -> None:
         with self._folder.environment.begin(write=True) as txn:
             change = Change(self._folder.index, txn)
+            change.most_doomed = self._most_doomed()
             for job in jobs:
                 try:
                     job.outcome = job.run(change)
                 except StoreError as error:
                     job.outcome = error
-            if change.totals.live > self._size:
+            if change.totals.live > self._limit:
                 change.use(self._folder.index.unmarked(txn, self._some_used()))
-            self._evicting = not change.evict(self._size, EVICT_STEPS)
+            self._evicting = not change.evict(self._limit, EVICT_STEPS)
             self._finish(change)
         self.totals = change.totals
+        if not self._at_end and self._folder.is_at_end():
+            self._at_end = True
+            self._lower_limit()
+
+    def _lower_limit(self) -> None:
+        self._limit = min(self._limit, self.totals.live * 15 // 16)
 
     def _finish(self, change: Change) -> None:
         if change.notices:
@@ -245,14 +257,19 @@ class WriterThread:
             self._folder.environment.reader_check()
             self._note_used()
             self._bury_dead()
-        if now >= self._next_free:
+        over = self.totals.live + self.totals.doomed - self._limit
+        pressure = over > self._limit // SLACK or self.totals.doomed > self._most_doomed() // 2
+        if now >= self._next_free or (pressure and not self._all_held):
             self._next_free = now + FREE_INTERVAL
             with self._folder.environment.begin() as txn:
                 self.totals = self._folder.index.totals(txn)
-            if self.totals.doomed and self._free(
-                self.totals.live + self.totals.doomed > self._size + self._size // SLACK
-            ):
+            doomed = self.totals.doomed
+            if doomed and self._free(pressure):
                 self._next_free = now
+            self._all_held = pressure and doomed == self.totals.doomed
+
+    def _most_doomed(self) -> int:
+        return min(self._limit // 8 + BATCH_BYTES, self._folder.map_size // 8)
 
     def _free(self, pressure: bool) -> bool:
         """Free some of what is doomed; return whether there is more."""
@@ -265,17 +282,20 @@ class WriterThread:
         return more
 
     def _make_room(self) -> None:
-        """Free all that can be, and a sixteenth of the store."""
-        target = self.totals.live - self._size // 16
+        """Keep a sixteenth less from now on, and free all that can be."""
+        self._lower_limit()
         done = False
         while not done:
             with self._folder.environment.begin(write=True) as txn:
                 change = Change(self._folder.index, txn)
-                done = change.evict(max(target, 0), EVICT_STEPS)
+                done = change.evict(self._limit, 100)
                 self._finish(change)
             self.totals = change.totals
         while self._free(pressure=True):
             pass
+        for _ in range(2):  # LMDB uses a freed page again in the second transaction after
+            with self._folder.environment.begin(write=True) as txn:
+                Change(self._folder.index, txn).finish(always=True)
 
     def _note_used(self) -> None:
         while self.used:

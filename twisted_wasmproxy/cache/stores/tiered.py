@@ -2,8 +2,8 @@
 
 What is stored goes to both at once: to memory, from where it answers in the same call, and behind it to the disk, whose
 writer has all of the content too. So a response that outgrows memory while it is written goes on on the disk alone, and
-one that the disk is too slow for stays in memory alone. What is found on disk and used is copied into memory. Incomplete
-responses are on the disk alone, which puts them together without copying them.
+one that the disk is too slow for stays in memory alone. What is found on disk and used is copied into memory.
+Incomplete responses are on the disk alone, which puts them together without copying them.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def test_a_selection_comes_back_as_it_was(selection: Selection) -> None:
 
 @pytest.mark.parametrize("stop", range(len(EXAMPLE)))
 def test_a_head_cut_short_is_none(stop: int) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         decode_head(EXAMPLE[:stop])
 
 

@@ -177,6 +177,7 @@ class DiskStore:
         return body if len(body) == size else None
 
     def create(self, head: StoredHead, size: int | None, base: IStoredResponse | None, start: int) -> DiskWriter | None:
+        self.catch_up()
         if self._trouble is not None or self._thread.full or (size or 0) > self.max_object:
             return None
         if self._thread.totals.pending > self._config.size // 2:

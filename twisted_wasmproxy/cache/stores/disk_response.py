@@ -162,6 +162,7 @@ class DiskWriter:
         if self._failure is not None or not self._open:
             return maybeDeferred(self._refuse)
         self._open = False
+        self._store.catch_up()
         new = self._new(self._written)
         number = self._flushed // CHUNK + len(self._sent)
         rest = bytes(self._tail)

@@ -359,8 +359,8 @@ class TieredStore:
     def stored_on_disk(self, stored: IStoredResponse) -> IStoredResponse:
         """It is on disk; what it has replaced leaves memory."""
         self.forget_others(stored.head.key)
-        if self._is_current(stored):
-            self._remove_copies(stored.head)
+        for copy in self._copies(stored.head):
+            self._memory.remove(copy)
         return FromDisk(self, stored)
 
     def update(self, stored: IStoredResponse, head: StoredHead) -> IStoredResponse | Deferred[IStoredResponse]:
@@ -527,10 +527,6 @@ class TieredStore:
     def _copies(self, head: StoredHead) -> list[IStoredResponse]:
         """Return what memory has in the place of a response."""
         return [stored for stored in self._memory.lookup(head.key) if stored.head.vary == head.vary]
-
-    def _remove_copies(self, head: StoredHead) -> None:
-        for copy in self._copies(head):
-            self._memory.remove(copy)
 
     def _is_current(self, stored: IStoredResponse) -> bool:
         return self._shared is None or self._shared.is_current(stored)

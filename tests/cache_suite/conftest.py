@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -24,11 +25,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run of the whole suite, by store."""
-    name: str = request.param
-    if name not in _runs:
-        _runs[name] = run(installed(), tmp_path_factory.mktemp(name), VARIANTS[name])
-    return _runs[name]
+    """The run of the whole suite, by store. All are run at once, since nearly all of a run is waiting."""
+    if not _runs:
+        with ThreadPoolExecutor() as threads:
+            running = {
+                name: threads.submit(run, installed(), tmp_path_factory.mktemp(name), cache)
+                for name, cache in VARIANTS.items()
+            }
+        _runs.update({name: future.result() for name, future in running.items()})
+    return _runs[request.param]
 
 
 def _line(tests: list[SuiteTest], outcomes: dict[str, Outcome]) -> str:

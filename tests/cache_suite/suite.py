@@ -35,6 +35,7 @@ SCRATCH = os.environ.get("CACHE_SUITE")
 VARIANTS: dict[str, dict[str, Any]] = {
     "memory": {},
     "disk": {"memory": 0, "disk": {"path": "store", "size": "64MiB"}},
+    "both": {"disk": {"path": "store", "size": "64MiB"}},
 }
 """What is put into the `cache` section of proxy.yaml to try each store."""
 

@@ -39,6 +39,8 @@ def stored(*fields, config=CONFIG, **rules):
     return stored_headers(Response(200, Headers(fields)), CacheRules(**rules), config, NOW)
 
 
+OLD = [b"%d" % 2**31]
+
 # Statuses
 
 
@@ -326,6 +328,28 @@ def test_a_date_is_left_as_it_is():
     ("values", "age"),
     [
         ([b"5"], [b"5"]),
+        ([b" 5 "], [b"5"]),
+        ([b"0,7200"], [b"0"]),
+        ([b"99999999999"], OLD),
+        ([b"5, 7"], OLD),
+        ([b"5", b"7"], OLD),
+        ([b"0", b"0"], OLD),
+        ([b"x", b"7"], OLD),
+        ([b"-1"], OLD),
+        ([b"7200.0"], OLD),
+        ([b"5;a=b"], OLD),
+        ([b""], OLD),
+        ([], []),
+    ],
+)
+def test_an_age_that_is_not_one_number_makes_a_response_old(values, age):
+    assert stored(*[(b"Age", value) for value in values]).get_all(b"age") == age
+
+
+@pytest.mark.parametrize(
+    ("values", "age"),
+    [
+        ([b"5"], [b"5"]),
         ([b"5, 7"], [b"5"]),
         ([b"0,7200"], [b"0"]),
         ([b"5", b"7"], [b"5"]),
@@ -333,11 +357,12 @@ def test_a_date_is_left_as_it_is():
         ([b"-1"], []),
         ([b"7200.0"], []),
         ([b""], []),
-        ([b"99999999999"], [b"%d" % 2**31]),
+        ([b"99999999999"], OLD),
     ],
 )
-def test_one_age_is_stored_that_is_one(values, age):
-    assert stored(*[(b"Age", value) for value in values]).get_all(b"age") == age
+def test_an_invalid_age_can_be_ignored_and_of_several_the_first_counts(values, age):
+    headers = stored(*[(b"Age", value) for value in values], invalid_age="ignore")
+    assert headers.get_all(b"age") == age
 
 
 def test_the_response_itself_is_left_alone():

@@ -215,9 +215,6 @@ def stored_headers(
     own."""
     headers = Headers()
     headers.lines = _kept(response.headers, rules, config)
-    seconds = _age(response.headers.get_all(b"age"), rules)
-    if seconds is not None:
-        headers.add(b"Age", b"%d" % seconds)
     if date(headers, b"date") is None:
         headers.set(b"Date", http_date(time.time() if received is None else received))
     return headers
@@ -242,6 +239,9 @@ def _kept(headers: Headers, rules: CacheRules, config: CacheConfig) -> list[tupl
             dated = True
         elif key != b"age" and key not in without:
             kept.append(line)
+    seconds = _age(headers.get_all(b"age"), rules)
+    if seconds is not None:
+        kept.append((b"age", b"Age", b"%d" % seconds))
     return kept
 
 

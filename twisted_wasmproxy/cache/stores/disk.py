@@ -53,8 +53,8 @@ AT_HAND_TOTAL = 4 * CHUNK
 """Bytes of all the bodies that a lookup brings along."""
 SEGMENTS = 256
 """Of an incomplete response with more than these nothing more is taken over."""
-PURGE_ROWS = 500
-"""Rows looked at in one transaction of a purge: some 10 ms."""
+PURGE_ROWS = 300
+"""Rows looked at in one transaction of a purge: some 30 ms if all of them go."""
 FOLLOW_INTERVAL = 1.0
 """Seconds between looks at the change log where nobody asks; it would take megabytes a second to miss something."""
 MAP_EXTRA = 64 * 1024 * 1024
@@ -86,10 +86,14 @@ class DiskStore:
         self._purging: list[Selection] = []
         self._holds: dict[int, int] = {}
         self._listeners: list[ChangeListener] = []
-        self._follow = LoopingCall(self.catch_up)
+        self._follow = LoopingCall(self._tick)
         self._follow.clock = reactor
         self.position = 0
         """Of the change log: how far this process has followed it."""
+        self._counter: memoryview | tuple[int] = (0,)
+        """Where the change log ends; here, as long as it is not open."""
+        self._used: set[int | bytes] = set()
+        """What has been used since the writer thread looked: entry ids and keys."""
 
     # ICacheStore
 
@@ -105,7 +109,8 @@ class DiskStore:
                     reason=folder.fresh_start,
                 )
             self.position = folder.changes.counter
-            self._thread = WriterThread(folder, self._reactor, self._config.size, self._fault, self._log)
+            self._counter = folder.changes.shown
+            self._thread = WriterThread(folder, self._reactor, self._config.size, self._used, self._fault, self._log)
             self._thread.start()
             self._trouble = None
             self._follow.start(FOLLOW_INTERVAL, now=False)
@@ -126,6 +131,7 @@ class DiskStore:
         for writer in list(self._writers):
             writer.abort()
         self._trouble = "the disk cache is closed"
+        self._counter = (self.position,)
 
         def close() -> None:
             self._pool.stop()
@@ -313,7 +319,7 @@ class DiskStore:
         self._listeners.append(listener)
 
     def catch_up(self) -> None:
-        if self._trouble is not None or self._folder.changes.counter == self.position:
+        if self._counter[0] == self.position:
             return
         try:
             changes, position = self._folder.changes.read(self.position)
@@ -329,6 +335,11 @@ class DiskStore:
                     self._apply(change)
         # Last: the writer thread takes from it which changes have been applied.
         self.position = position
+
+    def _tick(self) -> None:
+        self.catch_up()
+        if self._trouble is not None:
+            self._used.clear()
 
     def _apply(self, change: Changed | Purged) -> None:
         if isinstance(change, Changed):
@@ -354,8 +365,7 @@ class DiskStore:
         return not any(change.concerns(head) for change in changes)
 
     def touch(self, key: bytes) -> None:
-        if self._trouble is None:
-            self._thread.used.add(key)
+        self._used.add(key)
 
     # For responses and writers
 
@@ -378,8 +388,7 @@ class DiskStore:
 
     def use(self, entry: int) -> None:
         """Note that an entry is used."""
-        if self._trouble is None:
-            self._thread.used.add(entry)
+        self._used.add(entry)
 
     def hold(self, segments: Sequence[Segment]) -> None:
         """Keep content until it is released as often."""
@@ -481,6 +490,7 @@ class DiskStore:
         """Give up: neither find nor keep anything from now on."""
         if self._trouble is None:
             self._trouble = f"disk cache {self._config.path}: {reason}"
+            self._counter = (self.position,)
             self._log.error(
                 "disk cache {path}: {reason}; it is not used any more until the proxy is started again",
                 path=self._config.path,

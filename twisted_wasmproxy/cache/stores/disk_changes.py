@@ -93,10 +93,11 @@ class ChangeLog:
         except BaseException:
             os.close(self._file)
             raise
-        self._counter = memoryview(self._map)[_COUNTER_AT : _COUNTER_AT + _COUNTER.size].cast("Q")
+        self.shown = memoryview(self._map)[_COUNTER_AT : _COUNTER_AT + _COUNTER.size].cast("Q")
+        """`counter`, for the hot path: its one element."""
 
     def close(self) -> None:
-        self._counter.release()
+        self.shown.release()
         self._map.close()
         os.close(self._file)
 
@@ -112,7 +113,7 @@ class ChangeLog:
     @property
     def counter(self) -> int:
         """Where the last record ends."""
-        return self._counter[0]
+        return self.shown[0]
 
     def publish(self, records: list[bytes]) -> int:
         """Append records, and return where they end. Raises OSError."""

@@ -53,6 +53,8 @@ GRACE = 2.0
 _INDEX_COST = 256
 """Bytes that the rows of an entry in the other tables take, about."""
 
+_SUM_SIZE = 4
+
 _UNUSED, _USED = b"\0", b"\1"
 
 
@@ -116,8 +118,8 @@ class Index:
         data = txn.get(key, db=self.chunks)
         if data is None:
             raise StoreError("the content has been removed")
-        content = data[4:]
-        if sum_of(key, content) != int.from_bytes(data[:4], "big"):
+        content = data[_SUM_SIZE:]
+        if sum_of(key, content) != int.from_bytes(data[:_SUM_SIZE], "big"):
             raise Damaged("stored content has a wrong checksum")
         return content
 
@@ -238,7 +240,7 @@ class Change:
         added = 0
         for content in contents:
             key = chunk_key(blob, number)
-            data = sum_of(key, content).to_bytes(4, "big") + content
+            data = sum_of(key, content).to_bytes(_SUM_SIZE, "big") + content
             self.txn.put(key, data, db=self.index.chunks)
             added += cost(len(data))
             record.length += len(content)
@@ -292,9 +294,8 @@ class Change:
             while record.chunks and budget:
                 record.chunks -= 1
                 budget -= 1
-                data = self.txn.get(chunk_key(blob, record.chunks), b"", db=self.index.chunks)
                 self.txn.delete(chunk_key(blob, record.chunks), db=self.index.chunks)
-                freed = min(cost(len(data)), record.cost)
+                freed = cost(_SUM_SIZE + min(CHUNK, record.length - record.chunks * CHUNK))
                 record.cost -= freed
                 self.totals.doomed -= min(freed, self.totals.doomed)
             if record.chunks:

@@ -245,7 +245,10 @@ class TieredStore:
         if found:
             if self._shared is not None:
                 self._shared.touch(key)
-            if not any(stored.head.vary for stored in found):
+            for stored in found:  # a generator would cost as much as all the rest
+                if stored.head.vary:
+                    break
+            else:
                 return found
         others = self._others.get(key)
         if others is not None and found:

@@ -144,6 +144,7 @@ class DiskStore:
         if self._trouble is not None:
             return ()
         damaged: list[bytes] = []
+        removed = set(self._removed)
 
         def find() -> tuple[list[Entry], list[bytes | None], int]:
             index = self._folder.index
@@ -162,13 +163,14 @@ class DiskStore:
 
         def found(result: tuple[list[Entry], list[bytes | None], int]) -> Sequence[IStoredResponse]:
             entries, bodies, position = result
+            removed.update(self._removed)  # what was then, too: that may be done by now, and not have been seen
             for row in damaged:
                 self._drop_damaged(row)
             rows = set(damaged)
             return [
                 DiskResponse(self, entry, position, body)
                 for entry, body in zip(entries, bodies, strict=True)
-                if entry.id not in self._removed and not (rows and entry.key in rows)
+                if entry.id not in removed and not (rows and entry.key in rows)
             ]
 
         return self._in_pool(find).addCallbacks(found, lambda _: ())
@@ -273,6 +275,8 @@ class DiskStore:
         if self._trouble is not None:
             return ()
 
+        removed = set(self._removed)
+
         def scan() -> tuple[list[Entry], int]:
             found: list[Entry] = []
             after: bytes | None = b""
@@ -287,7 +291,8 @@ class DiskStore:
 
         def scanned(result: tuple[list[Entry], int]) -> Sequence[IStoredResponse]:
             entries, position = result
-            return [DiskResponse(self, entry, position) for entry in entries if entry.id not in self._removed]
+            removed.update(self._removed)
+            return [DiskResponse(self, entry, position) for entry in entries if entry.id not in removed]
 
         return self._in_pool(scan).addCallbacks(scanned, lambda _: ())
 

@@ -254,13 +254,17 @@ class TieredStore:
         if others is not None and found:
             self._others.move_to_end(key)
             return self._merged(key, found, others)
+        removing = list(self._removing.get(key, ()))
         result = self._disk.lookup(key)
         if isinstance(result, Deferred):
-            return result.addCallback(lambda result: self._found(key, result))
-        return self._found(key, result)
+            return result.addCallback(lambda result: self._found(key, result, removing))
+        return self._found(key, result, removing)
 
-    def _found(self, key: bytes, on_disk: Sequence[IStoredResponse]) -> Sequence[IStoredResponse]:
-        removing = self._removing.get(key, ())
+    def _found(
+        self, key: bytes, on_disk: Sequence[IStoredResponse], removing: list[StoredHead]
+    ) -> Sequence[IStoredResponse]:
+        """`removing`: what was being removed when the disk was asked; that may be done by now."""
+        removing += self._removing.get(key, ())
         others = tuple(
             [FromDisk(self, stored) for stored in on_disk if not any(_is_same(stored.head, one) for one in removing)]
         )

@@ -53,7 +53,8 @@ class _Client:
         """Read what there is; return whether the answer is complete."""
         count = self.connection.recv_into(_BUFFER)
         if not count:
-            raise WrongAnswer(f"{self._name} closed in the middle of an answer, at byte {self._read or 0} of the body")
+            place = "the head" if self._read is None else f"the body, after {self._read} bytes"
+            raise WrongAnswer(f"{self._name} closed in the middle of an answer, in {place}")
         start = 0
         if self._read is None:
             self._head, begun = self._head + bytes(_VIEW[:count]), len(self._head)

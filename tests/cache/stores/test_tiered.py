@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from tests.cache.stores.contract import *  # noqa: F403  # the contract's tests are to run here
-from tests.cache.stores.driver import Driver
-from tests.support.reactor import run, started_reactor
+from tests.cache.stores.contract import KEY, noise, variant
+from tests.cache.stores.driver import Driver, until
+from tests.cache.support import head
+from tests.support.reactor import call, run, started_reactor
+from twisted_wasmproxy.cache.entry import Selection
+from twisted_wasmproxy.cache.stores import tiered
 from twisted_wasmproxy.cache.stores.disk import DiskStore
 from twisted_wasmproxy.cache.stores.memory import MemoryStore
 from twisted_wasmproxy.cache.stores.tiered import TieredStore
@@ -30,3 +36,133 @@ def store(tmp_path: Path) -> Iterator[Driver]:
     driver = opened(tmp_path / "cache")
     yield driver
     driver.stop()
+
+
+def at_once(store: Driver, key: bytes = KEY) -> Any:
+    """Return what a lookup returns in the same call, None if that is a Deferred."""
+    (result,) = call(lambda: (store.store.lookup(key),))
+    return None if isinstance(result, Deferred) else result
+
+
+def restarted(store: Driver, path: Path) -> Driver:
+    store.stop()
+    return opened(path)
+
+
+def test_what_is_small_is_found_in_the_same_call_and_again_after_a_restart(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.save(head(), b"small")
+    (stored,) = at_once(store)
+    assert stored.body == b"small"
+    store = restarted(store, tmp_path)
+    assert at_once(store) is None
+    (stored,) = store.lookup(KEY)
+    assert stored.body == b"small"
+    assert at_once(store) is None
+    store.used(stored)
+    (stored,) = at_once(store)
+    assert stored.body == b"small"
+    store.stop()
+
+
+@pytest.mark.parametrize(("size", "copied"), [(0, True), (100_000, True), (MIB // 2, True), (MIB // 2 + 1, False)])
+def test_what_is_used_from_disk_is_copied_into_memory_if_it_is_not_too_large(
+    tmp_path: Path, size: int, copied: bool
+) -> None:
+    store = opened(tmp_path)
+    store.save(head(), noise(size))
+    store = restarted(store, tmp_path)
+    (stored,) = store.lookup(KEY)
+    store.used(stored)
+    if copied:
+        until(lambda: at_once(store) is not None)
+        assert store.content(at_once(store)[0]) == {0: noise(size)}
+    else:
+        assert store.stats()["memory_entries"] == 0
+        assert store.found(KEY)[0][1] == {0: noise(size)}
+    store.stop()
+
+
+def test_what_is_purged_or_replaced_while_it_is_copied_does_not_come_back(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    for change in (lambda store: store.purge(Selection(url=KEY)), lambda store: store.save(head(), b"new")):
+        store.save(head(), noise(MIB // 2))
+        store = restarted(store, tmp_path)
+        (stored,) = store.lookup(KEY)
+        store.used(stored)
+        change(store)
+        for _ in range(20):
+            assert [content[0] for _, content in store.found(KEY)] in ([], [b"new"])
+        store.purge(Selection())
+    store.stop()
+
+
+def test_what_outgrows_memory_is_read_on_from_where_a_reader_was(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    content = noise(3 * MIB)
+    writer = store.create(head())
+    read = 0
+    for start in range(0, len(content), 100_000):
+        store.write(writer, content[start : start + 100_000])
+        data = store.read(writer, read, 60_000)
+        assert data == content[read : read + len(data)]
+        read += len(data)
+    assert store.stats()["memory_writing"] == 0
+    assert store.read_all(writer, read, len(content)) == content[read:]
+    store.commit(writer, head(length=len(content)))
+    assert at_once(store) is None
+    assert store.found(KEY)[0][1] == {0: content}
+    store.stop()
+
+
+def test_memory_does_not_wait_for_a_slow_disk_and_the_disk_forgets_what_it_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiered, "AHEAD", 0)
+    path = tmp_path / "cache"
+    disk = DiskStore(DiskCacheConfig(path, 256 * MIB), started_reactor())
+    store = Driver(TieredStore(MemoryStore(64 * MIB, 16 * MIB), disk, 16 * MIB), run, 64 * MIB)
+    store.start()
+    store.save(head(), b"old")
+    store.stats()
+    content = noise(8 * MIB)
+    writer = store.create(head(), len(content))
+    pauses = []
+    for start in range(0, len(content), MIB):
+        call(lambda start=start: pauses.append(writer.write(content[start : start + MIB])))
+    assert pauses == [None] * 8
+    store.commit(writer, head(length=len(content)))
+    assert store.found(KEY)[0][1] == {0: content}
+    assert store.stats()["disk_dropped"] == 1
+    assert store.stats()["disk_entries"] == 0
+    store.stop()
+
+
+def test_variants_in_memory_and_on_disk_are_found_together_and_then_at_once(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    for language in (b"de", b"en", b"fr"):
+        store.save(variant(language), language)
+    store = restarted(store, tmp_path)
+    (wanted,) = [stored for stored in store.lookup(KEY) if stored.head.vary == variant(b"en").vary]
+    store.used(wanted)
+    store.save(variant(b"it"), b"it")
+    for found in (store.lookup(KEY), at_once(store), at_once(store)):
+        assert sorted(store.content(stored)[0] for stored in found) == [b"de", b"en", b"fr", b"it"]
+    store.save(variant(b"de"), b"neu")
+    assert sorted(store.content(stored)[0] for stored in store.lookup(KEY)) == [b"en", b"fr", b"it", b"neu"]
+    store.purge(Selection())
+    assert list(store.lookup(KEY)) == []
+    store.stop()
+
+
+def test_what_memory_answers_counts_as_used_on_disk(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.save(head(), b"hot")
+    for i in range(400):
+        assert at_once(store)[0].body == b"hot"
+        at_once(store)[0].used()
+        store.save(head(b"http://h/%d" % i), bytes(100_000))
+    assert store.stats()["disk_evictions"] > 200
+    store = restarted(store, tmp_path)
+    assert len(store.lookup(KEY)) == 1
+    store.stop()

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
@@ -200,10 +200,9 @@ class ProxyService(Service):
         if previous is not None and same_store(config, previous.config):
             previous.config = config
             return previous
-        store = make_store(config, self._reactor)
-        started = maybeDeferred(store.start)
-        started.addErrback(lambda failure: _log.error("no cache: {reason}", reason=failure.getErrorMessage()))
-        return Cache(store, config)
+        cache = Cache(make_store(config, self._reactor), config)
+        cache.open()
+        return cache
 
     # Reload
 

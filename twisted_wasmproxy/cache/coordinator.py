@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.python.failure import Failure
 
 from twisted_wasmproxy.cache import answer as answers
 from twisted_wasmproxy.cache import conditional, policy, ranges
@@ -27,7 +28,7 @@ from twisted_wasmproxy.cache.question import asks_for_less
 from twisted_wasmproxy.cache.status import CacheStatus, add_status
 from twisted_wasmproxy.config.model import CacheConfig
 from twisted_wasmproxy.http.headers import Headers
-from twisted_wasmproxy.http.messages import Response
+from twisted_wasmproxy.http.messages import Response, SharedResponse
 from twisted_wasmproxy.interfaces import ICacheStore, IStoredResponse
 from twisted_wasmproxy.logs import Logger
 
@@ -46,6 +47,10 @@ NOT_SHARED_LIMIT = 10_000
 AT_ONCE = 16
 """How many of those that waited in vain ask the origin at a time."""
 
+AT_A_TIME = 64 * 1024
+"""Bytes of a body that are given to a client without asking whether it keeps up."""
+
+_HIT = CacheStatus(hit=True)
 _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.REVALIDATE_BEHIND})
 
 
@@ -57,44 +62,78 @@ class Cache:
         self.config = config
         """The latest; those who ask bring theirs."""
         self._fills: dict[object, Fill] = {}
+        self._committing: dict[bytes, list[Fill]] = {}
+        self._opening: list[Callable[[], None]] | None = None
+        """What waits for the store to be open; None when it is."""
+        self._broken = False
         self._running: set[Fill] = set()
         self._not_shared: OrderedDict[bytes, float] = OrderedDict()
+
+    def open(self) -> None:
+        """Open the store; what comes before that is done waits. A store that cannot be opened is not used."""
+        self._opening = []
+        started = maybeDeferred(self.store.start)
+        started.addErrback(self._not_opened)
+        started.addCallback(self._opened)
+
+    def _not_opened(self, failure: Failure) -> None:
+        _log.error("no cache: {reason}", reason=failure.getErrorMessage())
+        self._broken = True
+
+    def _opened(self, _: object) -> None:
+        waiting, self._opening = self._opening, None
+        for go_on in waiting or ():
+            try:
+                go_on()
+            except Exception:  # the others must go on all the same
+                _log.failure("a request that waited for the store failed")
 
     # A request comes
 
     def serve(self, client: Client, caching: Caching, end_stream: bool) -> None:
         """Answer a request, from the store or by asking for it. `end_stream`: it has no content."""
+        if self._opening is not None:
+            client.take(Lookup(caching, client))
+            self._opening.append(lambda: None if client.closed else self.serve(client, caching, end_stream))
+            return
+        if self._broken:
+            fetch = client.open_fetch(client, client.request, False)
+            client.take(fetch)
+            fetch.start(end_stream)
+            return
         lookup = Lookup(caching, client)
         request = client.request
         method = request.method
         if method not in (b"GET", b"HEAD") or method not in caching.methods:
             lookup.fwd = "method"
             self._forward(lookup, end_stream)
-        elif not end_stream or conditional.needs_origin(request.headers):
+        elif not end_stream or (not lookup.plain and conditional.needs_origin(request.headers)):
             lookup.fwd = "bypass"
             self._forward(lookup, end_stream)
         else:
-            self._look(lookup, True)
+            self.look(lookup)
 
     def _forward(self, lookup: Lookup, end_stream: bool) -> None:
-        if lookup.client.looked_up(CacheStatus(fwd=lookup.fwd)):
+        if lookup.tell(CacheStatus(fwd=lookup.fwd)):
             Fill(self, lookup).start(end_stream)
 
     def ask_alone(self, lookup: Lookup) -> None:
         """Serve one that has waited for an answer that it cannot have; it waits for no other."""
         if not lookup.client.closed:
-            self._look(lookup, False)
+            lookup.alone = True
+            self.look(lookup)
 
-    def _look(self, lookup: Lookup, first: bool) -> None:
+    def look(self, lookup: Lookup) -> None:
+        """Look for what is stored, and go on by that."""
         found = self.store.lookup(lookup.key)
         if isinstance(found, Deferred):
             lookup.client.take(lookup)
-            found.addCallback(self._found, lookup, first)
+            found.addCallback(self._found, lookup)
             found.addErrback(lambda failure: _log.failure("a lookup failed", failure))
         else:
-            self._found(found, lookup, first)
+            self._found(found, lookup)
 
-    def _found(self, found: Sequence[IStoredResponse], lookup: Lookup, first: bool) -> None:
+    def _found(self, found: Sequence[IStoredResponse], lookup: Lookup) -> None:
         client = lookup.client
         if client.closed:
             lookup.settle()
@@ -103,16 +142,19 @@ class Cache:
         stored = self._select(found, lookup)
         if stored is None:
             lookup.fwd = "vary-miss" if found else "uri-miss"
-            self._ask(lookup, None, None, found, first)
+            self._ask(lookup, None, None, found)
             return
-        fresh = self._fresh(stored, lookup.caching)
+        memo = self._memo(stored, lookup.caching)
+        fresh = memo.fresh
         verdict = policy.reuse(fresh, lookup.wants, now)
+        if verdict is Reuse.FRESH and lookup.plain and stored.body and self._repeat(lookup, stored, memo, now):
+            return
         if verdict in _USABLE:
             status = CacheStatus(hit=True)
             made = answers.answer(lookup, stored.head, stored.parts, fresh, status, now, None, False)
             if made is not None:
                 lookup.settle()
-                if client.looked_up(status):
+                if lookup.tell(status):
                     self._give(client, stored, *made)
                     if verdict is Reuse.REVALIDATE_BEHIND:
                         self._refresh(lookup, stored)
@@ -121,13 +163,37 @@ class Cache:
             lookup.incomplete = stored
             wanted = answers.wanted_part(lookup, stored.head)
             gaps = ranges.missing(stored.parts, wanted) if wanted is not None else ()
-            self._ask(lookup, stored, gaps[0] if len(gaps) == 1 else None, found, first)
+            self._ask(lookup, stored, gaps[0] if len(gaps) == 1 else None, found)
             return
         lookup.fwd = "stale" if verdict is Reuse.VALIDATE else "request"
         if stored.parts != ((0, stored.head.length),):
             lookup.incomplete = stored
             stored = None
-        self._ask(lookup, stored, None, found, first)
+        self._ask(lookup, stored, None, found)
+
+    def _repeat(self, lookup: Lookup, stored: IStoredResponse, memo: _Memo, now: float) -> bool:
+        """Answer as another request was answered within the same second: with no condition and no range, only Age and
+        ttl can differ. Return False if the answer is not simply all of the body."""
+        fresh, body = memo.fresh, stored.body
+        assert body is not None
+        second = int(policy.current_age(fresh, now)), round(fresh.fresh_until - now)
+        if memo.second != second:
+            status = CacheStatus(hit=True)
+            made = answers.answer(lookup, stored.head, stored.parts, fresh, status, now, None, False)
+            if made is None or made[1] != [(0, len(body))] or stored.head.trailers is not None:
+                return False
+            memo.second, memo.status = second, status
+            memo.response = SharedResponse.of(made[0])
+        assert memo.response is not None
+        lookup.settle()
+        if lookup.tell(memo.status):
+            stored.used()
+            lookup.client.respond(memo.response, False)
+            if len(body) <= AT_A_TIME:
+                lookup.client.fetch_data(body, True)
+            else:
+                Delivery(lookup.client, StoredContent(stored), [(0, len(body))]).go_on()
+        return True
 
     def _select(self, found: Sequence[IStoredResponse], lookup: Lookup) -> IStoredResponse | None:
         """Return the latest stored response whose selecting fields are those of the request (section 4.1)."""
@@ -145,13 +211,9 @@ class Cache:
         stored: IStoredResponse | None,
         gap: ranges.Part | None,
         found: Sequence[IStoredResponse],
-        first: bool,
     ) -> None:
         client = lookup.client
-        if first and not client.looked_up(CacheStatus(fwd=lookup.fwd)):
-            return
-        if lookup.wants.only_if_cached:
-            client.not_cached()
+        if not lookup.tell(CacheStatus(fwd=lookup.fwd)):
             return
         if lookup.fwd == "partial" and gap is None:
             stored = None
@@ -161,7 +223,16 @@ class Cache:
         fill = self._fills.get((*base, None))
         if fill is not None and fill.give(lookup):
             return
-        name = (*base, _part(headers, stored, gap)) if first and self._may_be_shared(lookup, stored) else None
+        committing = self._committing.get(lookup.key)
+        if committing:
+            committing[-1].look_later(lookup)
+            return
+        if lookup.wants.only_if_cached:
+            client.not_cached()
+            return
+        name = None
+        if not lookup.alone and self._may_be_shared(lookup, stored):
+            name = (*base, _part(headers, stored, gap))
         if name is not None and lookup.fwd != "request":
             fill = self._fills.get(name)
             if fill is not None and fill.wait(lookup):
@@ -198,9 +269,18 @@ class Cache:
         if self._fills.get(name) is fill:
             del self._fills[name]
 
+    def committing(self, fill: Fill) -> None:
+        """All has come, and the store is taking it in: who does not find it yet looks again when it has."""
+        self._committing.setdefault(fill.key, []).append(fill)
+
     def ended(self, fill: Fill) -> None:
         """A fill is over."""
         self._running.discard(fill)
+        committing = self._committing.get(fill.key)
+        if committing is not None and fill in committing:
+            committing.remove(fill)
+            if not committing:
+                del self._committing[fill.key]
 
     # What was waited for cannot be shared
 
@@ -226,14 +306,15 @@ class Cache:
 
     # Answers from what is stored
 
+    def _memo(self, stored: IStoredResponse, caching: Caching) -> _Memo:
+        memo = stored.memo
+        if not isinstance(memo, _Memo) or memo.caching is not caching:
+            memo = stored.memo = _Memo(caching, policy.freshness(stored.head, caching.rules, caching.config))
+        return memo
+
     def _fresh(self, stored: IStoredResponse, caching: Caching) -> Freshness:
         """As `policy.freshness`, worked out once for a stored response and a rule."""
-        memo = stored.memo
-        if memo is not None and memo[0] is caching:  # type: ignore[index]
-            return memo[1]  # type: ignore[index,no-any-return]
-        fresh = policy.freshness(stored.head, caching.rules, caching.config)
-        stored.memo = (caching, fresh)
-        return fresh
+        return self._memo(stored, caching).fresh
 
     def may_share(self, head: StoredHead, lookup: Lookup) -> bool:
         """Say whether a request may be answered by what another has brought (section 4)."""
@@ -274,12 +355,8 @@ class Cache:
 
     def _give(self, client: Client, stored: IStoredResponse, response: Response, pieces: list[Piece]) -> None:
         stored.used()
-        body = stored.body
         if not pieces:
             client.respond(response, True)
-        elif body is not None and stored.head.trailers is None and len(body) <= 65536 and pieces[0] == (0, len(body)):
-            client.respond(response, False)
-            client.fetch_data(body, True)
         else:
             Delivery(client, StoredContent(stored), pieces).start(response)
 
@@ -309,6 +386,10 @@ class Cache:
 
     def purge(self, selection: Selection, soft: bool) -> int | Deferred[int]:
         """Forget what is selected, or make it stale if `soft`; return how many stored responses there were."""
+        if self._opening is not None:
+            opened: Deferred[None] = Deferred()
+            self._opening.append(lambda: opened.callback(None))
+            return opened.addCallback(lambda _: self.purge(selection, soft))
         arrived = 0
         for fill in list(self._running):
             if fill.is_selected(selection):
@@ -332,9 +413,8 @@ class Cache:
 
     def freshness_of(self, stored: IStoredResponse) -> Freshness:
         """Return how long a stored response may be used, by the rules that it was used by last."""
-        memo = stored.memo
-        if memo is not None:
-            return memo[1]  # type: ignore[index,no-any-return]
+        if isinstance(stored.memo, _Memo):
+            return stored.memo.fresh
         return policy.freshness(stored.head, self.config.rules, self.config)
 
     def stats(self) -> Mapping[str, object] | Deferred[Any]:
@@ -357,6 +437,20 @@ def _by_entity_tag(found: Sequence[IStoredResponse]) -> dict[bytes, IStoredRespo
         if etag is not None and etag.endswith(b'"') and stored.parts == ((0, stored.head.length),):
             tagged.setdefault(etag, stored)
     return tagged
+
+
+class _Memo:
+    """What has been worked out of a stored response for one rule, and the answer that was given last."""
+
+    __slots__ = ("caching", "fresh", "response", "second", "status")
+
+    def __init__(self, caching: Caching, fresh: Freshness) -> None:
+        self.caching = caching
+        self.fresh = fresh
+        self.second: tuple[int, int] | None = None
+        """Age and ttl of the answer."""
+        self.status = _HIT
+        self.response: SharedResponse | None = None
 
 
 class _Queue:

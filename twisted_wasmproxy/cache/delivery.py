@@ -114,6 +114,11 @@ class Delivery:
         client.respond(response, False)
         self.pump()
 
+    def go_on(self) -> None:
+        """Give the content; the client has the head."""
+        self.client.take(self)
+        self.pump()
+
     # Source
 
     def pause_reading(self) -> None:

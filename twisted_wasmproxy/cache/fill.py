@@ -86,6 +86,7 @@ class Fill:
         self._request = as_get(lookup.client.request) if background else lookup.client.request
         self._variants = variants
         self._waiting: list[Lookup] = []
+        self._look_later: list[Lookup] = []
         self._name = name
         self._stale = stale
         self._gap = gap
@@ -105,9 +106,8 @@ class Fill:
             self._wait(lookup)
 
     @property
-    def url(self) -> bytes:
-        """The URL that is asked for, as purges name it."""
-        return self._asker.url
+    def key(self) -> bytes:
+        return self._asker.key
 
     def start(self, end_stream: bool = True) -> None:
         """Ask the origin. `end_stream`: the request has no content."""
@@ -195,6 +195,11 @@ class Fill:
 
     # Its end
 
+    def look_later(self, lookup: Lookup) -> None:
+        """What is being committed may be what this one looks for: let it look again when that is done."""
+        lookup.client.take(lookup)
+        self._look_later.append(lookup)
+
     def doom(self) -> int:
         """What is asked for has been invalidated: those who wait get it, but it is not kept, and nobody else joins.
 
@@ -229,6 +234,10 @@ class Fill:
         self._forget_name()
         self._cache.ended(self)
         self._close_fetch()
+        later, self._look_later = self._look_later, []
+        for lookup in later:
+            if not lookup.client.closed:
+                self._cache.look(lookup)
 
     def _close_fetch(self) -> None:
         fetch, self._fetch = self._fetch, None
@@ -283,7 +292,9 @@ class Fill:
             purges = self._cache.invalidate(asker, response)
             if purges:
                 assert self._fetch is not None
-                Backlog(self._fetch, DeferredList(purges), lambda: self._decide(response, end_stream))
+                Backlog(
+                    self._fetch, DeferredList(purges, consumeErrors=True), lambda: self._decide(response, end_stream)
+                )
                 return
         self._decide(response, end_stream)
 
@@ -313,7 +324,7 @@ class Fill:
                 return
         why = self._why_not_store(response)
         if why or not self._store(response, end_stream):
-            self._pass_on(response, end_stream, why or "too large")
+            self._pass_on(response, end_stream, why or "not taken by the store")
 
     def _why_not_store(self, response: Response) -> str:
         if self._doomed:
@@ -496,6 +507,7 @@ class Fill:
             self._over()  # who reads still has what the writer keeps
             return
         self._state = _State.COMMITTING
+        self._cache.committing(self)
         content.commit(complete(head, content.stop, content.trailers), self._committed)
 
     def _committed(self, stored: IStoredResponse | None) -> None:

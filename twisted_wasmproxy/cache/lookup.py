@@ -6,17 +6,25 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.cache.keys import KeyMaker
-from twisted_wasmproxy.cache.policy import Asked, asked
+from twisted_wasmproxy.cache.policy import NOTHING_ASKED, Asked, asked
 from twisted_wasmproxy.config.model import CacheConfig, CacheRules
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.cache.client import Client
     from twisted_wasmproxy.cache.coordinator import Cache
     from twisted_wasmproxy.cache.fill import Fill
-    from twisted_wasmproxy.cache.status import Forward
+    from twisted_wasmproxy.cache.status import CacheStatus, Forward
     from twisted_wasmproxy.interfaces import IStoredResponse
 
 __all__ = ["Caching", "Lookup"]
+
+
+_SPECIAL = frozenset(
+    {
+        *(b"cache-control", b"pragma", b"range"),
+        *(b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"),
+    }
+)
 
 
 class Caching:
@@ -35,21 +43,37 @@ class Caching:
 class Lookup:
     """A request on its way through the cache; while it waits for another's answer, it is its client's `Source`."""
 
-    __slots__ = ("caching", "client", "fill", "fwd", "incomplete", "key", "on_settled", "url", "wants")
+    __slots__ = (
+        *("_told", "alone", "caching", "client", "fill", "fwd", "incomplete", "key", "on_settled", "plain", "url"),
+        "wants",
+    )
 
     def __init__(self, caching: Caching, client: Client) -> None:
         self.caching = caching
         self.client = client
         self.key, self.url = caching.keys.make(client.request)
-        self.wants: Asked = asked(client.request.headers, caching.rules)
+        request = client.request
+        self.plain = request.method == b"GET" and _SPECIAL.isdisjoint([line[0] for line in request.headers.lines])
+        """Whether it is a GET with nothing that a cache has to look into."""
+        self.wants: Asked = NOTHING_ASKED if self.plain else asked(request.headers, caching.rules)
         self.fwd: Forward = "miss"
         """Why an origin must be asked (RFC 9211 section 2.2)."""
         self.fill: Fill | None = None
         """What it waits for."""
         self.incomplete: IStoredResponse | None = None
         """A stored response that has not all of what is wanted."""
+        self.alone = False
+        """Whether it has waited in vain, and waits for no other."""
+        self._told = False
         self.on_settled: Callable[[], None] | None = None
         """Called once it has an answer, asks again, or has gone."""
+
+    def tell(self, status: CacheStatus) -> bool:
+        """Tell the transaction, once, what is stored; return whether it still wants an answer."""
+        if self._told:
+            return not self.client.closed
+        self._told = True
+        return self.client.looked_up(status)
 
     def settle(self) -> None:
         """It waits no longer."""

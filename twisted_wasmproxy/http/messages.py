@@ -9,10 +9,11 @@ exceptions are `Connection` and `Upgrade` of a message that asks for or grants a
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from twisted_wasmproxy.http.headers import Headers
 
-__all__ = ["REASONS", "Request", "Response"]
+__all__ = ["REASONS", "Request", "Response", "SharedResponse"]
 
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     413: b"Content Too Large",
@@ -82,3 +83,23 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason!r}>"
+
+
+class SharedResponse(Response):
+    """A head that answers many requests: it is never changed, and who wants to change it takes a copy."""
+
+    __slots__ = ("encoded",)
+
+    encoded: Any
+    """For a codec to remember what it has made of it; None at first."""
+
+    @classmethod
+    def of(cls, response: Response) -> SharedResponse:
+        """Return one with the fields of `response`, which must not be changed any more."""
+        shared = cls(response.status, response.headers, response.reason, response.version)
+        shared.encoded = None
+        return shared
+
+    def copy(self) -> Response:
+        """Return one that may be changed."""
+        return Response(self.status, self.headers.copy(), self.reason, self.version)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.headers import Headers
-from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.messages import Request, Response, SharedResponse
 from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
@@ -391,6 +391,8 @@ class Transaction:
         """Take the head of the answer, from an origin or the cache."""
         if self._settled:
             return
+        if type(response) is SharedResponse and (self.chain is not None or self._watched):
+            response = response.copy()
         self.response = response
         self._move(State.SEND_RESPONSE)
         if self._watched:

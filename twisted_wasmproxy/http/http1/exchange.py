@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twisted_wasmproxy.http.http1.encode import Framing, encode_informational, encode_response
 from twisted_wasmproxy.http.http1.head import RequestHead
 from twisted_wasmproxy.http.http1.wire import WireStream
-from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.messages import Request, Response, SharedResponse
 from twisted_wasmproxy.http.stream import RequestReceiver, StreamError
 
 if TYPE_CHECKING:
@@ -79,9 +79,15 @@ class Exchange(WireStream):
         if self.response_started or wire.stream is not self:
             return
         keep_alive = wire.will_keep_alive(self)
-        head, self._framing, self._to_send = encode_response(
-            response, self.request, end_stream, keep_alive, self.method
-        )
+        usual = keep_alive and not end_stream and self.method == b"GET" and self.request.version == b"1.1"
+        if usual and type(response) is SharedResponse:
+            if response.encoded is None:
+                response.encoded = encode_response(response, self.request, False, True, b"GET")
+            head, self._framing, self._to_send = response.encoded
+        else:
+            head, self._framing, self._to_send = encode_response(
+                response, self.request, end_stream, keep_alive, self.method
+            )
         self.response_started = True
         self.sending = True
         if self._framing is _FRAMING_CLOSE:

@@ -232,13 +232,15 @@ class ServerProtocol(Wire):
             self._input = _NEXT
         end_stream = self._input is _NEXT
         self.arm()
-        stream.receiver = receiver = factory.handler(stream, end_stream)
+        receiver = factory.handler(stream, end_stream)
         if stream.finished:
             receiver.stream_finished()
         elif stream.failure is not None:
             receiver.stream_failed(stream.failure)
-        elif self.write_blocked and self.stream is stream:
-            receiver.pause_writing()
+        else:
+            stream.receiver = receiver
+            if self.write_blocked and self.stream is stream:
+                receiver.pause_writing()
         return data[taken:] if taken < len(data) else b""
 
     def _read_content(self, data: bytes) -> bytes:

@@ -347,10 +347,10 @@ class Fill:
         return policy.freshened(stored.head, response, *times, caching.rules, caching.config)
 
     def _validated(self, stored: IStoredResponse, response: Response) -> None:
-        """A 304 to validators of ours (section 4.3.4). They are of one response, so it speaks of that; should it
-        name another entity tag, the stored one stays."""
+        """A 304 to validators of ours (section 4.3.4). They are of one response, so it is valid; should the 304 name
+        another representation, nothing of what it says is taken over but the time."""
         if not policy.same_representation(stored.head, response):
-            response.headers.remove(b"etag")
+            response = Response(304, Headers((b"Date", value) for value in response.headers.get_all(b"date")))
         head = self._head = self._freshened(stored, response)
         self._parts = stored.parts
         self._stored = stored
@@ -361,6 +361,8 @@ class Fill:
             updated.addCallbacks(self._committed, self._not_committed)
         else:
             self._committed(updated)
+        if self._variants and not self._doomed:
+            self._adopt(stored, head)
         for lookup in self._take_waiting():
             if lookup is self._asker:
                 served = self._answer(lookup, CacheStatus(fwd=lookup.fwd, fwd_status=304))
@@ -368,6 +370,18 @@ class Fill:
                 served = self._share(lookup)
             if not served:
                 self._cache.ask_alone(lookup)
+
+    def _adopt(self, stored: IStoredResponse, head: StoredHead) -> None:
+        """The origin has chosen a variant of others for this request, too: store it for requests like this one, if it is
+        at hand."""
+        body = stored.body
+        if body is not None:
+            vary = policy.selecting([name for name, _ in head.vary], self._request.headers)
+            writer = self._cache.store.create(head.replaced(vary=vary), len(body), None, 0)
+            if writer is not None:
+                content = Growing(writer, 0, lambda _: None, lambda: None)
+                content.add(body, True)
+                content.commit(writer.head, lambda _: None)
 
     def _fits(self, stored: IStoredResponse, response: Response) -> bool:
         """Say whether a 206 is the part that was asked for, of the same representation (section 3.4)."""

@@ -423,6 +423,8 @@ class TieredStore:
 
         def purged(on_disk: int) -> int:
             self._forget_all_others()
+            # What was found on disk in between, and copied.
+            self._memory.purge(selection, soft)
             return max(in_memory, on_disk)
 
         # What is about to be updated is not yet found by its new head.

@@ -292,14 +292,19 @@ def test_after_a_fault_nothing_is_found_or_kept_and_the_log_says_so_once(filled:
     store = opened(filled)
     (stored,) = store.lookup(b"http://h/1")
     writer = store.create(head())
+    store.write(writer, b"begun")
     run(lambda: store.store._fault("broken"))
     run(lambda: store.store._fault("broken again"))
     assert list(store.lookup(b"http://h/1")) == []
     assert store.create(head()) is None
     assert list(store.entries()) == []
     assert store.update(stored, stored.head).head == stored.head
-    with pytest.raises(StoreError):
-        store.commit(writer, head(length=0))
+    with pytest.raises(StoreError, match="broken"):
+        store.write(writer, b"more")
+    assert store.read(writer, 0, 10) == b"begun"
+    with pytest.raises(StoreError, match="broken"):
+        store.commit(writer, head(length=5))
+    store.abort(writer)
     with pytest.raises(StoreError):
         store.purge(Selection())
     store.call(lambda: store.store.remove(stored))

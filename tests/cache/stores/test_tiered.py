@@ -97,6 +97,30 @@ def test_what_is_purged_or_replaced_while_it_is_copied_does_not_come_back(tmp_pa
     store.stop()
 
 
+@pytest.mark.parametrize("size", [10, MIB // 2])
+@pytest.mark.parametrize("how", ["removed", "purged", "softly purged", "freshened"])
+def test_what_was_found_before_a_change_and_is_used_after_it_is_not_copied(tmp_path: Path, how: str, size: int) -> None:
+    store = opened(tmp_path)
+    store.save(head(), noise(size))
+    store = restarted(store, tmp_path)
+    (before,) = store.lookup(KEY)
+    (same,) = store.lookup(KEY)
+    store.hold(before)
+    if how == "removed":
+        store.remove(same)
+    elif how == "freshened":
+        store.update(same, same.head.replaced(status=203))
+    else:
+        assert store.purge(Selection(), soft=how == "softly purged") == 1
+    store.used(before)
+    store.release(before)
+    run(lambda: store.store._disk.read_content(before.inner.entry, 0, 1).addErrback(lambda _: None))
+    assert store.stats()["memory_entries"] == 0
+    for stored in store.lookup(KEY):
+        assert stored.head.status == 203 or stored.head.purged
+    store.stop()
+
+
 def test_what_outgrows_memory_is_read_on_from_where_a_reader_was(tmp_path: Path) -> None:
     store = opened(tmp_path)
     content = noise(3 * MIB)
@@ -146,6 +170,7 @@ def test_variants_in_memory_and_on_disk_are_found_together_and_then_at_once(tmp_
     (wanted,) = [stored for stored in store.lookup(KEY) if stored.head.vary == variant(b"en").vary]
     store.used(wanted)
     store.save(variant(b"it"), b"it")
+    store.stats()  # by then it is on disk
     for found in (store.lookup(KEY), at_once(store), at_once(store)):
         assert sorted(store.content(stored)[0] for stored in found) == [b"de", b"en", b"fr", b"it"]
     store.save(variant(b"de"), b"neu")

@@ -501,5 +501,5 @@ class DiskStore:
                 path=self._config.path,
                 reason=reason,
             )
-            for writer in list(self._writers):
-                writer.abort()
+            for writer in self._writers:
+                writer.fail(self._trouble)

@@ -125,8 +125,12 @@ class DiskWriter:
         self._let_go_on()
 
     def _broken(self, failure: Failure) -> None:
+        self.fail(failure.getErrorMessage())
+
+    def fail(self, reason: str) -> None:
+        """Take no more; what is still in memory can be read."""
         if self._failure is None:
-            self._failure = StoreError(failure.getErrorMessage())
+            self._failure = StoreError(reason)
         self._let_go_on()
 
     def _let_go_on(self) -> None:
@@ -153,6 +157,8 @@ class DiskWriter:
                 if offset < len(chunk):
                     return chunk[offset : offset + size]
                 offset -= len(chunk)
+            if not self._tail:
+                raise StoreError("what was written has been dropped")
             return bytes(self._tail[offset : offset + size])
         if offset < self._flushed < self._written:
             size = min(size, self._flushed - offset)  # what follows is in memory

@@ -11,6 +11,7 @@ from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFau
 from twisted_wasmproxy.http.tls import tls_details
 
 if TYPE_CHECKING:
+    from twisted_wasmproxy.cache.status import CacheStatus
     from twisted_wasmproxy.transaction.transaction import Transaction
 
 __all__ = ["record_of", "record_of_refusal"]
@@ -25,7 +26,7 @@ _RESULTS = {
     b"bad_authority": "ERR_INVALID_REQ",
     b"bad_scheme": "ERR_INVALID_REQ",
 }
-"""Traffic Server's result codes by our details; without a cache everything else is TCP_MISS."""
+"""Traffic Server's result codes by our details."""
 
 
 def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
@@ -63,7 +64,7 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
     elif txn.upstream_failure and not txn.replied:
         record.result = "ERR_READ_TIMEOUT" if txn.termination == b"upstream:timeout" else "ERR_READ_ERROR"
     else:
-        record.result = _RESULTS.get(txn.details, "TCP_MISS")
+        record.result = _RESULTS.get(txn.details) or _cache_result(txn.cache_status, record.status)
     if txn.outgoing is not None:
         outgoing = txn.outgoing
         url = outgoing.scheme + b"://" + outgoing.authority + outgoing.path
@@ -93,6 +94,23 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
         if txn.upstream_failure:
             record.origin_finish = "TIMEOUT" if record.result == "ERR_READ_TIMEOUT" else "INTR"
     return record
+
+
+def _cache_result(status: CacheStatus | None, sent: int) -> str:
+    """Return Traffic Server's result code for what the cache says of an answer (`sent`: its status)."""
+    if status is None:
+        return "TCP_MISS"
+    if status.fwd is None:
+        return "TCP_IMS_HIT" if sent == 304 else "TCP_HIT"
+    if status.collapsed:
+        return "TCP_CF_HIT"
+    if status.fwd == "request":
+        return "TCP_CLIENT_REFRESH"
+    if status.fwd != "stale":
+        return "TCP_MISS"
+    if status.fwd_status == 304:
+        return "TCP_REFRESH_HIT"
+    return "TCP_REFRESH_MISS" if status.stored or status.detail is not None else "TCP_REF_FAIL_HIT"
 
 
 def record_of_refusal(connection: ConnectionInfo, status: int, text: str) -> TransactionRecord:

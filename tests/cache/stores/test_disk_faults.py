@@ -311,3 +311,24 @@ def test_after_a_fault_nothing_is_found_or_kept_and_the_log_says_so_once(filled:
     assert "broken" in store.stats()["trouble"]
     assert len(errors) == 1
     store.stop()
+
+
+@pytest.mark.parametrize("table", ["blobs", "meta", "order"])
+def test_rows_of_the_wrong_kind_are_a_fault_and_not_silence(filled: Path, errors: list[str], table: str) -> None:
+    store = opened(filled)
+    environment = store.store._folder.environment
+    with environment.begin(write=True) as txn:
+        for key, _ in list(txn.cursor(getattr(store.store._folder.index, table))):
+            txn.put(key, b"odd", db=getattr(store.store._folder.index, table))
+    for i in range(100):
+        for stored in store.lookup(b"http://h/%d" % i):
+            store.call(lambda stored=stored: store.store.remove(stored))
+    writer = store.create(head())
+    if writer is not None:
+        try:
+            store.commit(writer, head(length=0))
+        except StoreError:
+            store.abort(writer)
+    store.stats()
+    assert len(errors) == (table != "order")
+    store.stop()

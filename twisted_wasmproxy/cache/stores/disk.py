@@ -14,6 +14,7 @@ last commit, and damages nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, TypeVar
@@ -113,7 +114,8 @@ class DiskStore:
             self._thread = WriterThread(folder, self._reactor, self._config.size, self._used, self._fault, self._log)
             self._thread.start()
             self._trouble = None
-            self._follow.start(FOLLOW_INTERVAL, now=False)
+            following: Deferred[Any] = self._follow.start(FOLLOW_INTERVAL, now=False)
+            following.addErrback(lambda failure: self._fault(failure.getErrorMessage()))
 
         def failed(failure: Failure) -> Deferred[None]:
             stopping = self._blocking(self._pool.stop)
@@ -238,7 +240,7 @@ class DiskStore:
         return Deferred.fromCoroutine(self._purge(selection, soft))
 
     async def _purge(self, selection: Selection, soft: bool) -> int:
-        now = self._reactor.seconds() if soft else 0.0
+        now = time.time() if soft else 0.0
         notice = Purged(self.process, selection, now).pack()
         purged = 0
         after: bytes | None = b""

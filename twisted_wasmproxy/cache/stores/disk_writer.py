@@ -199,9 +199,9 @@ class WriterThread:
                     self._transaction([job])
                 except lmdb.MapFullError:
                     job.outcome = StoreError(f"disk cache {self._folder.path}: no room in its file")
-                except (OSError, lmdb.Error) as error:
+                except Exception as error:  # as below
                     self._fault([job], error)
-        except (OSError, lmdb.Error, StoreError) as error:
+        except Exception as error:  # damaged rows raise anything; whatever it is, the jobs must get an answer
             self._fault(jobs, error)
         else:
             if self._full_since is not None and not self.full and any(job.size for job in jobs):
@@ -256,7 +256,7 @@ class WriterThread:
             work()
         except lmdb.MapFullError:
             self._next_free = self._next_upkeep = time.monotonic() + FREE_INTERVAL
-        except (OSError, lmdb.Error, StoreError) as error:
+        except Exception as error:  # as in `_do`: the thread must live on to answer
             self._next_free = self._next_upkeep = time.monotonic() + UPKEEP_INTERVAL
             self._fault([], error)
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.support import eventually
 from tests.e2e_cache.support import FRESH, STALE, Arrival, Reply, Site, Stand, ok, open_to, serving
+from tests.e2e_cache.test_ranges import ranges
 from tests.support.proxy import running_proxy
 
 ONLY = "Cache-Control: only-if-cached"
@@ -180,6 +181,22 @@ def test_ranges_of_a_body_on_disk(large: tuple[Site, bytes]) -> None:
     reply = site.get("Range: bytes=0-9,60000000-60000009")
     assert body[:10] in reply.body
     assert body[60_000_000:60_000_010] in reply.body
+
+
+@pytest.mark.parametrize("memory", [0, "4MiB"])
+@pytest.mark.parametrize("first", ["bytes=0-49", "bytes=0-199999", "bytes=1000000-1000099", "bytes=1900000-"])
+def test_a_large_body_of_which_a_part_is_on_disk_is_completed(tmp_path: Path, first: str, memory: object) -> None:
+    with serving(tmp_path, disk(memory=memory)) as stand:
+        site = stand.site()
+        body = content("large", 2_000_000)
+        site.answer(ranges(FRESH, 'ETag: "v"', body=body))
+        site.get(f"Range: {first}")
+        eventually(lambda: site.get(ONLY, f"Range: {first}").status == 206)
+        assert site.get("Range: bytes=13-").body == body[13:]
+        for _ in range(2):
+            assert site.get().body == body
+        eventually(lambda: site.get(ONLY).hit)
+        assert site.count <= 4
 
 
 def test_a_client_that_goes_away_in_the_middle_holds_nothing(stand: Stand, large: tuple[Site, bytes]) -> None:

@@ -253,6 +253,18 @@ def test_a_part_with_a_hole_is_filled(site: Site) -> None:
     assert site.get().hit
 
 
+@pytest.mark.parametrize("first", ["bytes=0-49", "bytes=0-199999", "bytes=700000-700099", "bytes=1400000-"])
+def test_a_large_body_of_which_a_part_is_stored_is_completed(site: Site, first: str) -> None:
+    body = BODY * 5000
+    site.answer(ranges(FRESH, TAG, body=body))
+    site.get(f"Range: {first}")
+    assert site.get("Range: bytes=13-").body == body[13:]
+    for _ in range(2):
+        assert site.get().body == body
+    assert site.get().hit
+    assert site.count <= 4
+
+
 def test_a_range_over_the_end_of_a_part(site: Site) -> None:
     site.answer(ranges(FRESH, TAG))
     site.get("Range: bytes=0-99")

@@ -271,6 +271,19 @@ def test_a_file_that_may_not_grow_as_it_should_keeps_less(tmp_path: Path, errors
     audit(path, 12 * MIB)
 
 
+def test_a_store_that_is_made_smaller_evicts_and_stays_as_large_as_it_should(tmp_path: Path) -> None:
+    store = opened(tmp_path, 32 * MIB)
+    assert fill(store, 140) == 140
+    store.stop()
+    for _ in range(3):
+        store = opened(tmp_path, 8 * MIB, map_size=10 * MIB)
+        assert fill(store, 60) == 60
+        until(lambda store=store: store.stats()["bytes"] <= 8 * MIB)
+        assert store.stats()["entries"] > 30
+        store.purge(Selection())
+        store.stop()
+
+
 def test_what_is_held_may_fill_a_file_and_leaves_room_when_it_is_released(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     store = opened(path, 32 * MIB, map_size=8 * MIB)

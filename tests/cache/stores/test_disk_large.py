@@ -96,7 +96,6 @@ def test_a_store_of_many_entries_opens_at_once(tmp_path: Path) -> None:
     for start in range(0, 20_000, 2000):
         with folder.environment.begin(write=True) as txn:
             change = Change(folder.index, txn)
-            change.most_doomed = 1
             for i in range(start + 1, start + 2001):
                 blob = blob_id(folder.process, i)
                 change.append(blob, 0, (b"x",))

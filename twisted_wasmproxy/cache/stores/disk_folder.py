@@ -35,6 +35,8 @@ START_WAIT = 20.0
 RESERVE = 8 * 1024 * 1024
 """Bytes at the end of LMDB's file that what is stored should leave free."""
 
+STEP = 64 * 1024 * 1024
+
 SHORT = 1024 * 1024
 """Bytes at its end that a sound file may lack: pages taken and given back in one transaction are not written."""
 
@@ -65,7 +67,6 @@ class Folder:
         `fresh_start` then says why. Raises `StoreError` with a text for the operator.
         """
         self.path = path
-        self.map_size = map_size
         self.fresh_start: str | None = None
         try:
             path.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -100,9 +101,14 @@ class Folder:
     def _open_store(self, map_size: int) -> None:
         # Why these flags: see `disk`. Not `writemap`: a stray write would damage the store, and a full disk would be a
         # signal, not an error. Not `readahead`: pages are read in no order, and a chunk is read as a whole anyway.
+        data = self.path / "data.mdb"
+        # Where the file is larger, as the store was, nothing could be removed without room for the pages that change.
+        # In large steps: processes that share the file should come to the same.
+        missing = data.stat().st_size + RESERVE - map_size if data.exists() else 0
+        self.map_size = map_size + max(0, -(-missing // STEP) * STEP)
         environment = lmdb.open(
             str(self.path),
-            map_size=map_size,
+            map_size=self.map_size,
             mode=0o640,
             metasync=False,
             readahead=False,

@@ -212,7 +212,7 @@ class Change:
         self._before = replace(self.totals)
         self.notices: list[bytes] = []
         """Records for the change log, to be published before the commit."""
-        self.most_doomed = 0
+        self.most_doomed: int | None = None
         """Bytes that may wait to be freed while something is added."""
         self.first = self.totals.next_id
         """Entries from this id on are new in this transaction."""
@@ -234,7 +234,7 @@ class Change:
 
         Raises `StoreError`, with nothing changed, if there is no room as too much of what is gone is still being read.
         """
-        if self.totals.doomed > self.most_doomed:
+        if self.most_doomed is not None and self.totals.doomed > self.most_doomed:
             raise StoreError("disk cache: no room, too much of what has been removed is still being read")
         record = self._blob(blob) or Blob()
         added = 0

@@ -91,8 +91,8 @@ class WriterThread:
         self._all_held = False
         """Whether there was nothing that could be freed when it was last tried."""
         self._evicting = False
-        self._at_end = False
-        """Whether LMDB's file cannot grow much further."""
+        self._at_end = folder.is_at_end()
+        """Whether LMDB's file cannot grow much further. Where it was so at the start, it has free pages inside."""
         self.totals = Totals()
         """As of the last transaction of this process."""
         self._thread = threading.Thread(target=self._run, name="disk cache writer", daemon=True)
@@ -211,7 +211,8 @@ class WriterThread:
     def _transaction(self, jobs: list[_Job]) -> None:
         with self._folder.environment.begin(write=True) as txn:
             change = Change(self._folder.index, txn)
-            change.most_doomed = self._most_doomed()
+            if self._all_held:  # else it is freed faster than anything is added
+                change.most_doomed = self._most_doomed()
             for job in jobs:
                 try:
                     job.outcome = job.run(change)
@@ -227,7 +228,8 @@ class WriterThread:
             self._lower_limit()
 
     def _lower_limit(self) -> None:
-        self._limit = min(self._limit, self.totals.live * 15 // 16)
+        floor = min(self._limit, self._folder.map_size // 2)
+        self._limit = max(floor, min(self._limit, self.totals.live * 15 // 16))
 
     def _finish(self, change: Change) -> None:
         if change.notices:

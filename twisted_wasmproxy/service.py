@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -19,7 +20,7 @@ from twisted_wasmproxy.accesslog import AccessLog
 from twisted_wasmproxy.admin import AdminError, AdminServer
 from twisted_wasmproxy.cache.coordinator import Cache
 from twisted_wasmproxy.cache.entry import StoreError
-from twisted_wasmproxy.cache.stores.making import make_store, same_store
+from twisted_wasmproxy.cache.stores.making import make_store, same_folder, same_store
 from twisted_wasmproxy.config import Configuration, ConfigurationError, load
 from twisted_wasmproxy.config.model import CacheConfig
 from twisted_wasmproxy.filters import FilterError, FilterSet
@@ -197,7 +198,11 @@ class ProxyService(Service):
         """
         if config is None:
             return None
-        if previous is not None and same_store(config, previous.config):
+        if previous is not None and (same_store(config, previous.config) or same_folder(config, previous.config)):
+            if not same_store(config, previous.config):
+                _log.warn("cache: the sizes of memory and disk stay as they are until the next start")
+                kept = previous.config
+                config = replace(config, memory=kept.memory, memory_object=kept.memory_object, disk=kept.disk)
             previous.config = config
             return previous
         cache = Cache(make_store(config, self._reactor), config)

@@ -32,6 +32,19 @@ def test_a_reload_keeps_what_is_stored(tmp_path: Path, store: dict[str, Any]) ->
         assert site.get().hit
 
 
+def test_a_reload_that_changes_sizes_keeps_the_folder_open_and_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path, {"memory": "8MiB", "disk": {"path": "store", "size": "16MiB"}}) as stand:
+        site = stand.site()
+        site.answer(ok(b"one", FRESH))
+        site.get()
+        larger = {"memory": "16MiB", "disk": {"path": "store", "size": "32MiB"}, "max_ttl": 50}
+        reload(stand.proxy, changed(stand, cache=larger))
+        reply = site.get()
+        assert (reply.body, reply.hit, site.count) == (b"one", True, 1)
+        assert reply.cache["ttl"] <= 50
+        assert "stay as they are until the next start" in stand.proxy.log
+
+
 def test_a_reload_changes_the_rules_for_what_is_stored(tmp_path: Path) -> None:
     with serving(tmp_path) as stand:
         site = stand.site()

@@ -11,7 +11,7 @@ from twisted_wasmproxy.cache.stores.tiered import TieredStore
 from twisted_wasmproxy.config.model import CacheConfig
 from twisted_wasmproxy.interfaces import ICacheStore
 
-__all__ = ["make_store", "same_store"]
+__all__ = ["make_store", "same_folder", "same_store"]
 
 
 def make_store(config: CacheConfig, reactor: Any) -> ICacheStore:
@@ -29,3 +29,8 @@ def make_store(config: CacheConfig, reactor: Any) -> ICacheStore:
 def same_store(one: CacheConfig, other: CacheConfig) -> bool:
     """Say whether two configurations want the same store, so that a reload can go on with it."""
     return all(getattr(one, name) == getattr(other, name) for name in ("memory", "memory_object", "disk", "store"))
+
+
+def same_folder(one: CacheConfig, other: CacheConfig) -> bool:
+    """Say whether both keep a store in the same folder, which only one at a time can have open in a process."""
+    return one.disk is not None and other.disk is not None and one.disk.path == other.disk.path

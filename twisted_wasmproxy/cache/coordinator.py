@@ -47,7 +47,7 @@ NOT_SHARED_LIMIT = 10_000
 AT_ONCE = 16
 """How many of those that waited in vain ask the origin at a time."""
 
-AT_A_TIME = 64 * 1024
+AT_A_TIME = 256 * 1024
 """Bytes of a body that are given to a client without asking whether it keeps up."""
 
 _HIT = CacheStatus(hit=True)

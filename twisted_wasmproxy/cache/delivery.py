@@ -23,7 +23,7 @@ __all__ = ["Content", "Delivery", "Piece", "StoredContent"]
 Piece = bytes | tuple[int, int | None]
 """Literal bytes, or (start, stop) of the representation; stop None: whatever its end will be."""
 
-CHUNK = 128 * 1024
+CHUNK = 256 * 1024
 """Bytes read and sent at a time."""
 
 _log = Logger()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.support import eventually
+from tests.e2e.support import eventually, resident_kib
 from tests.e2e_cache.support import FRESH, STALE, Arrival, Conversation, Site, Stand, ok
 
 BIG = bytes(range(256)) * 4096 * 4
@@ -363,3 +363,18 @@ def test_readers_of_every_pace_get_every_byte(stand: Stand, site: Site) -> None:
         results.append(_drain_slowly(client, number * 0.1))
     assert all(result() == BIG for result in results)
     assert site.count == 1
+
+
+def test_a_large_crowd_is_one_request_and_little_memory(stand: Stand, site: Site) -> None:
+    gate = Gate(BIG, FRESH)
+    site.answer(gate)
+    pid = stand.proxy.process.pid
+    before = resident_kib(pid)
+    clients = crowd(site, 80)
+    site.wait(1)
+    gate.head.set()
+    gate.rest.set()
+    for client in clients:
+        assert client.reply().body == BIG
+    assert site.count == 1
+    assert resident_kib(pid) - before < 80 * 1024

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.support import eventually
 from tests.e2e_cache.support import FRESH, STALE, Arrival, Reply, Site, Stand, ok, open_to, serving
 from tests.e2e_cache.test_ranges import ranges
-from tests.support.proxy import running_proxy
+from tests.support.proxy import fetch, free_port, running_proxy
 
 ONLY = "Cache-Control: only-if-cached"
 MIB = 1024 * 1024
@@ -97,14 +97,15 @@ def test_what_is_stale_is_validated_after_a_restart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("memory", [0, "4MiB"])
 def test_kill_in_the_middle_of_writes_leaves_nothing_torn(tmp_path: Path, memory: object) -> None:
-    with serving(tmp_path, disk(memory=memory)) as stand:
+    admin = free_port()
+    with serving(tmp_path, disk(memory=memory), admin={"endpoint": f"tcp:{admin}:interface=127.0.0.1"}) as stand:
         site = stand.site()
         site.answer(by_path(150_000))
         early = [f"/early{number}" for number in range(10)]
         for to in early:
             site.get(to=to)
-        for to in early:
-            stored(site, to)
+        query = f"/cache/entries?prefix=http://proxy.test{site.path}/early"
+        eventually(lambda: len(fetch(admin, query).json()["entries"]) == len(early))
         late = [f"/late{number}" for number in range(400)]
         begun = threading.Event()
 
@@ -246,6 +247,7 @@ def test_two_processes_share_it(tmp_path: Path) -> None:
             site.get()
             stored(site)
             with open_to(second.port) as client:
+                eventually(lambda: client.ask(site.path, ONLY).status == 200)
                 assert client.ask(site.path).body == b"one"
                 assert client.ask(site.path, method="DELETE").status == 200
             assert site.get().body == b"two"

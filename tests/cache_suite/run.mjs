@@ -4,6 +4,8 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
+const INTERVAL = 10 // milliseconds
+
 const [folder, base, only] = process.argv.slice(2)
 const load = path => import(pathToFileURL(join(folder, path)))
 const { default: suites } = await load('tests/index.mjs')
@@ -19,8 +21,16 @@ const tests = suites.flatMap(suite => suite.tests.filter(test => !test.browser_o
 
 if (base) {
   const fetch = createRequire(join(folder, 'package.json'))('node-fetch')
-  // Nearly all of a run is waiting, so that all tests run at once; one that is never answered fails alone.
-  const patient = (url, init) => fetch(url, { ...init, timeout: 30000 })
+  // Nearly all of a run is waiting, so that all tests run side by side; but they begin (by telling the origin what to
+  // answer) one after the other, lest the crowd take the seconds that some responses are fresh for. One that is never
+  // answered fails alone.
+  let begun = 0
+  const patient = async (url, init) => {
+    if (init?.method === 'PUT' && url.startsWith(`${base}/config/`)) {
+      await new Promise(resolve => setTimeout(resolve, INTERVAL * begun++))
+    }
+    return fetch(url, { ...init, timeout: 30000 })
+  }
   const chosen = suites.map(suite => ({
     ...suite,
     tests: suite.tests.filter(test => !only || test.id === only).map(test => ({ ...test, dump: Boolean(only) }))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -32,8 +33,6 @@ _numbers = itertools.count(1)
 
 def date(seconds: float = 0.0) -> str:
     """Return the HTTP date so many seconds from now."""
-    import time
-
     return formatdate(time.time() + seconds, usegmt=True)
 
 

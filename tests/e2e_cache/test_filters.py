@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,8 +200,6 @@ def test_ranges_and_304_pass_the_client_filters(site: Site) -> None:
 
 
 def test_a_crowd_sees_what_the_origin_phase_did_once_each_with_its_own_client_phase(site: Site) -> None:
-    import threading
-
     go = threading.Event()
 
     def slow(arrival: object) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tests.e2e_cache.support import FRESH, Site, Stand, ok
 
 UNSAFE = ["POST", "PUT", "DELETE", "PATCH", "M-SEARCH", "FROBNICATE"]
-SAFE = ["HEAD", "OPTIONS", "TRACE", "PROPFIND"]
 
 
 def stored(site: Site, to: str = "") -> None:
@@ -100,8 +101,6 @@ def test_no_answer_is_no_success(site: Site) -> None:
 
 def test_a_fetch_under_way_is_not_stored_as_if_it_were_newer(site: Site) -> None:
     """GET is sent, PUT answered, then GET: what it brings may be from before."""
-    import threading
-
     go = threading.Event()
 
     def slow(arrival: object) -> bytes:

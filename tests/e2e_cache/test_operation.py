@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +74,6 @@ def test_a_reload_may_turn_the_cache_off_and_on(tmp_path: Path) -> None:
 
 
 def test_a_reload_in_the_middle_of_a_fetch_spoils_nothing(tmp_path: Path) -> None:
-    import threading
-
     go = threading.Event()
 
     def slow(arrival: Any) -> None:
@@ -190,3 +191,46 @@ def test_what_a_tls_origin_says_is_cached_and_an_incomplete_close_is_not(tmp_pat
             with stand.connect() as client:
                 client.ask("/part")
         assert len(secure.seen) == seen + 2
+
+
+@pytest.mark.parametrize("store", [{"memory": "8MiB"}, {"memory": 0, "disk": {"path": "store", "size": "16MiB"}}])
+def test_a_stop_does_not_wait_for_what_nobody_waits_for(tmp_path: Path, store: dict[str, Any]) -> None:
+    def endless(arrival: Any) -> None:
+        arrival.send(ok(b"x" * 100_000, FRESH)[:50_000])
+        arrival.read_head()  # until the proxy goes away
+
+    with serving(tmp_path, store, timeouts={"drain": "20s"}) as stand:
+        site = stand.site()
+        site.answer(endless)
+        client = stand.connect()
+        client.say(site.path)
+        client.read_head()
+        client.reset()
+        begun = time.monotonic()
+        assert stand.proxy.stop() in (0, -signal.SIGTERM)
+        assert time.monotonic() - begun < 10
+
+
+def test_a_stop_lets_those_finish_who_share_a_fetch(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def slow(arrival: Any) -> None:
+        response = ok(b"x" * 100_000, FRESH)
+        arrival.send(response[:50_000])
+        go.wait(10)
+        arrival.send(response[50_000:])
+
+    with serving(tmp_path) as stand:
+        site = stand.site()
+        site.answer(slow)
+        clients = [stand.connect() for _ in range(3)]
+        for client in clients:
+            client.say(site.path)
+        for client in clients:
+            client.read_head()
+        stand.proxy.process.terminate()
+        go.set()
+        for client in clients:
+            assert client.read(100_000) == b"x" * 100_000
+        assert stand.proxy.process.wait(15) in (0, -signal.SIGTERM)
+        assert site.count == 1

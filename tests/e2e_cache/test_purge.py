@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,6 @@ def test_stats_and_listing_and_show(stand: Stand, site: Site) -> None:
 
 
 def test_a_fetch_under_way_is_not_stored_after_a_purge(stand: Stand, site: Site) -> None:
-    import threading
-
     go = threading.Event()
 
     def slow(arrival: object) -> bytes:

@@ -378,3 +378,48 @@ def test_a_large_crowd_is_one_request_and_little_memory(stand: Stand, site: Site
         assert client.reply().body == BIG
     assert site.count == 1
     assert resident_kib(pid) - before < 80 * 1024
+
+
+NOT_MODIFIED = "304 Not Modified"
+OLD = ok(b"old", *STALE, 'ETag: "v"')
+STRICT = ok(b"old", "Cache-Control: max-age=1, must-revalidate", "Age: 5", 'ETag: "v"')
+VARIANT = ok(b"old", FRESH, 'ETag: "v"', "Vary: a")
+NEXT = ok(b"next", FRESH)
+BROKEN = ok(b"broken", status="503 x")
+
+LEFT_BEHIND = {
+    "a miss that is shared": ([], ok(b"new", FRESH), b"new", 1),
+    "a miss that is not": ([], ok(b"new", "Cache-Control: no-store"), b"next", 2),
+    "a validation: 304": ([OLD], ok(b"", FRESH, status=NOT_MODIFIED, length=False), b"old", 2),
+    "a validation: 200": ([OLD], ok(b"new", FRESH), b"new", 2),
+    "a validation: not shared": ([OLD], ok(b"new", "Cache-Control: private"), b"next", 3),
+    "a validation: 503": ([OLD], BROKEN, b"old", 2),
+    "a strict validation: 503": ([STRICT], BROKEN, b"next", 3),
+    "a variant: known": ([VARIANT], ok(b"", FRESH, 'ETag: "v"', status=NOT_MODIFIED, length=False), b"old", 2),
+    "a variant: unknown": ([VARIANT], ok(b"", 'ETag: "w"', status=NOT_MODIFIED, length=False), b"next", 3),
+}
+
+
+@pytest.mark.parametrize(("before", "answer", "body", "count"), LEFT_BEHIND.values(), ids=LEFT_BEHIND)
+def test_whatever_comes_for_a_client_that_has_gone_serves_who_waited_behind_it(
+    site: Site, before: list[bytes], answer: bytes, body: bytes, count: int
+) -> None:
+    go = threading.Event()
+
+    def slow(arrival: Arrival) -> bytes:
+        go.wait(10)
+        return answer
+
+    site.answer(*before, slow, NEXT)
+    for _ in before:
+        site.get("A: 1")
+    first, behind = site.stand.connect(), site.stand.connect()
+    first.say(site.path, "A: 2")
+    site.wait(len(before) + 1)
+    behind.say(site.path, "A: 2")
+    settle(site.stand)
+    first.reset()
+    settle(site.stand)
+    go.set()
+    assert behind.reply().body == body
+    assert site.count == count

@@ -38,6 +38,14 @@ __all__ = ["Transaction"]
 
 _log = Logger()
 
+# An attribute of an Enum costs ten times a global.
+_READ_REQUEST = State.READ_REQUEST
+_SEND_REQUEST = State.SEND_REQUEST
+_READ_RESPONSE = State.READ_RESPONSE
+_SEND_RESPONSE = State.SEND_RESPONSE
+_TUNNEL = State.TUNNEL
+_CLOSED = State.CLOSED
+
 _CLIENT, _FILTERS, _ORIGIN = 1, 2, 4
 """Reasons why a direction is paused; each is set and cleared on its own."""
 
@@ -118,7 +126,7 @@ class Transaction:
         self.cache_status: CacheStatus | None = None
         """What the cache says of it; None where it was not asked."""
         self._route: Route | TunnelRoute | None = None
-        self.state = State.READ_REQUEST
+        self.state = _READ_REQUEST
         self.forward = False
         """Whether the client used this as a forward proxy."""
         self.request_ended = end_stream
@@ -188,7 +196,7 @@ class Transaction:
     @property
     def _settled(self) -> bool:
         """Whether a filter that was told of a hook has answered, or has broken the stream off."""
-        return self.replied or self.state is State.CLOSED
+        return self.replied or self.state is _CLOSED
 
     def _move(self, state: State) -> None:
         present = self.state
@@ -240,12 +248,12 @@ class Transaction:
 
     def stream_failed(self, error: StreamError) -> None:
         """The client's stream broke; the codec may have answered with `error.status`."""
-        if self.state is not State.CLOSED:
+        if self.state is not _CLOSED:
             self.termination = str(error).encode()
             self._close(error)
 
     def stream_finished(self) -> None:
-        if self.state is not State.CLOSED:
+        if self.state is not _CLOSED:
             self._close(None)
 
     def pause_writing(self) -> None:
@@ -325,7 +333,7 @@ class Transaction:
     @property
     def closed(self) -> bool:
         """Whether it is over."""
-        return self.state is State.CLOSED
+        return self.state is _CLOSED
 
     def take(self, source: Source) -> None:
         """See `Client`."""
@@ -357,7 +365,7 @@ class Transaction:
     # FetchConsumer: what comes from the origin
 
     def fetch_connecting(self) -> None:
-        self._move(State.SEND_REQUEST)
+        self._move(_SEND_REQUEST)
 
     def fetch_sending(self, connection: ConnectionInfo) -> None:
         self.attempts += 1
@@ -367,7 +375,7 @@ class Transaction:
             self._hook(Hook.SEND_REQUEST_HDR)
             if self._settled:
                 return
-        self._move(State.READ_RESPONSE)
+        self._move(_READ_RESPONSE)
 
     def fetch_answered(self) -> None:
         self.first_response_byte = time.time()
@@ -394,7 +402,7 @@ class Transaction:
         if type(response) is SharedResponse and (self.chain is not None or self._watched):
             response = response.copy()
         self.response = response
-        self._move(State.SEND_RESPONSE)
+        self._move(_SEND_RESPONSE)
         if self._watched:
             self._hook(Hook.SEND_RESPONSE_HDR)
             if self._settled:
@@ -429,7 +437,7 @@ class Transaction:
 
     def fetch_failed(self, error: StreamError) -> None:
         self.upstream_failure = str(error).encode()
-        if self.state is State.CLOSED or self.response_ended:
+        if self.state is _CLOSED or self.response_ended:
             return
         if self._response_started:
             self.break_off(b"upstream:" + error.fault.name.lower().encode())
@@ -476,8 +484,8 @@ class Transaction:
                 raise ValueError("a 1xx where nobody has asked for an upgrade")
             self.tunnel = tunnel
             self.stream.send_response(response, self.response_ended)
-            if tunnel and self.state is State.SEND_RESPONSE:
-                self._move(State.TUNNEL)
+            if tunnel and self.state is _SEND_RESPONSE:
+                self._move(_TUNNEL)
         except ValueError as invalid:  # a filter has made the head one that cannot be sent
             _log.error("a filter has made a response head that cannot be sent: {reason}", reason=invalid)
             self._send_bare_error()
@@ -528,7 +536,7 @@ class Transaction:
         The first answer counts, unless a filter that is shown it gives another. The answer goes through the response
         gates of the client phase whose filters have not seen another head.
         """
-        if (self.replied and not reply.replaces) or self.response_ended or self.state is State.CLOSED or self.tunnel:
+        if (self.replied and not reply.replaces) or self.response_ended or self.state is _CLOSED or self.tunnel:
             return
         self.details = reply.details
         self.answered_by = reply.filter
@@ -543,7 +551,7 @@ class Transaction:
         response, body = local.build(reply, self.request)
         self.proxy.forwarder.own(response, time.time())
         self.response = response
-        self._move(State.SEND_RESPONSE)
+        self._move(_SEND_RESPONSE)
         chain = self.chain
         if chain is not None:
             chain.request.stop()
@@ -580,7 +588,7 @@ class Transaction:
 
     def break_off(self, why: bytes) -> None:
         """Close, so that the client sees a message that is not complete; `why` goes to the log."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         self.termination = self.termination or why
         self.response_ended = True
@@ -592,13 +600,13 @@ class Transaction:
     def _pause_request(self, reason: int) -> None:
         before = self._request_pauses
         self._request_pauses = before | reason
-        if not before and self.state is not State.CLOSED:
+        if not before and self.state is not _CLOSED:
             self.stream.pause_reading()
 
     def _resume_request(self, reason: int) -> None:
         before = self._request_pauses
         self._request_pauses = before & ~reason
-        if before and not self._request_pauses and self.state is not State.CLOSED:
+        if before and not self._request_pauses and self.state is not _CLOSED:
             self.stream.resume_reading()
 
     def _pause_response(self, reason: int) -> None:
@@ -616,7 +624,7 @@ class Transaction:
     # The end
 
     def _close(self, error: StreamError | None) -> None:
-        self._move(State.CLOSED)
+        self._move(_CLOSED)
         self.finished = time.time()
         source = self.source
         if source is not None:

@@ -100,7 +100,7 @@ class Folder:
 
     def _open_store(self, map_size: int) -> None:
         # Why these flags: see `disk`. Not `writemap`: a stray write would damage the store, and a full disk would be a
-        # signal, not an error. Not `readahead`: pages are read in no order, and a chunk is read as a whole anyway.
+        # signal, not an error.
         data = self.path / "data.mdb"
         # Where the file is larger, as the store was, nothing could be removed without room for the pages that change.
         # In large steps: processes that share the file should come to the same.
@@ -111,7 +111,6 @@ class Folder:
             map_size=self.map_size,
             mode=0o640,
             metasync=False,
-            readahead=False,
             meminit=False,
             max_readers=MAX_READERS,
             max_dbs=16,

@@ -6,22 +6,18 @@ import pytest
 
 from tests.cache_suite.suite import DOCUMENT, Run, SuiteTest, Verdict, installed, table
 
-EXCEPTIONS = {**table("Required tests that are not passed"), **table("Optimal tests that are not passed")}
+EXCEPTIONS = table("Optimal tests that are not passed")
 ANSWERS = table("Questions")
 
 WORDS = {Verdict.YES: "yes", Verdict.NO: "no", Verdict.SETUP: "not judged", Verdict.DEPENDENCY: "not judged"}
 
 
 def test_required(done: Run, suite_test: SuiteTest) -> None:
-    must_pass(done, suite_test)
+    outcome = done.outcomes[suite_test.id]
+    assert outcome.verdict is Verdict.PASS, f"{suite_test.name}: {outcome.message}"
 
 
 def test_optimal(done: Run, suite_test: SuiteTest) -> None:
-    must_pass(done, suite_test)
-
-
-def must_pass(done: Run, suite_test: SuiteTest) -> None:
-    """Or be one of the exceptions that the document explains."""
     outcome = done.outcomes[suite_test.id]
     if suite_test.id in EXCEPTIONS:
         assert outcome.verdict is not Verdict.PASS, f"it passes now: take it out of {DOCUMENT}"
@@ -45,6 +41,6 @@ def test_nothing_was_raised(done: Run) -> None:
 
 def test_the_document_names_tests_of_the_suite_and_few_exceptions() -> None:
     kinds = {test.id: test.kind for test in installed().tests()}
-    assert sum(kinds[id] == "optimal" for id in EXCEPTIONS) <= 2
-    assert {id.split("-")[0] for id in EXCEPTIONS if kinds[id] == "required"} <= {"stale"}
+    assert {kinds[id] for id in EXCEPTIONS} <= {"optimal"}
+    assert len(EXCEPTIONS) <= 2
     assert set(ANSWERS) == {id for id, kind in kinds.items() if kind == "check"}

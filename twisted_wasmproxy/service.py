@@ -286,7 +286,8 @@ class ProxyService(Service):
             if self._retired.pop(old, None) is not None:
                 old.close()
                 old_filters.close()
-                if old.cache is not None and old.cache is not self.proxy.cache:
+                used = [proxy.cache for proxy in (self.proxy, *self._retired)]
+                if old.cache is not None and old.cache not in used:
                     old.cache.close()
 
         old.when_idle(over)

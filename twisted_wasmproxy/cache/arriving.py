@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from twisted_wasmproxy.cache import combining, policy
 from twisted_wasmproxy.cache.entry import StoredHead
+from twisted_wasmproxy.cache.fields import content_length
 from twisted_wasmproxy.cache.lookup import Lookup
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
@@ -31,7 +32,7 @@ def arriving(
     caching = lookup.caching
     headers = policy.stored_headers(response, caching.rules, caching.config, response_time)
     status, reason, start = response.status, response.reason, 0
-    length = stop = 0 if end_stream else _declared_length(headers)
+    length = stop = 0 if end_stream else content_length(headers.get(b"content-length"))
     if status == 206:
         part = combining.brought_part(request, response)
         if part is None:
@@ -65,8 +66,3 @@ def complete(head: StoredHead, length: int, trailers: Headers | None) -> StoredH
         headers.set(b"Content-Length", b"%d" % length)
         head = head.replaced(headers=headers, length=length)
     return head if trailers is None else head.replaced(trailers=trailers)
-
-
-def _declared_length(headers: Headers) -> int | None:
-    value = headers.get(b"content-length")
-    return int(value) if value is not None and value.isdigit() else None

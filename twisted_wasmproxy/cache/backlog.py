@@ -34,11 +34,11 @@ class Backlog:
 
     def _done(self, _: object, go_on: Callable[[], None]) -> None:
         fetch = self._fetch
+        fetch.resume_reading()  # first: whoever consumes the fetch from now on may pause it
         fetch.consumer = self._consumer
         go_on()
         for call in self._calls:
             call(fetch.consumer)
-        fetch.resume_reading()
 
     def fetch_data(self, data: bytes, end_stream: bool) -> None:
         self._calls.append(lambda consumer: consumer.fetch_data(data, end_stream))

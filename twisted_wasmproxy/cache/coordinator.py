@@ -9,23 +9,24 @@ lookup ─► fresh ──────────────► answer from th
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
 from twisted.python.failure import Failure
 
 from twisted_wasmproxy.cache import answer as answers
 from twisted_wasmproxy.cache import conditional, policy, ranges
 from twisted_wasmproxy.cache.answer import Parts
 from twisted_wasmproxy.cache.delivery import Delivery, Piece, StoredContent
-from twisted_wasmproxy.cache.entry import Selection, StoredHead
+from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
 from twisted_wasmproxy.cache.fill import Fill
 from twisted_wasmproxy.cache.lookup import Caching, Lookup
 from twisted_wasmproxy.cache.policy import Freshness, Reuse
 from twisted_wasmproxy.cache.question import asks_for_less
+from twisted_wasmproxy.cache.recently import Recently
 from twisted_wasmproxy.cache.status import CacheStatus, add_status
+from twisted_wasmproxy.cache.turns import Turns
 from twisted_wasmproxy.config.model import CacheConfig
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Response, SharedResponse
@@ -42,10 +43,12 @@ _log = Logger()
 NOT_SHARED_FOR = 10.0
 """Seconds for which requests for something that turned out not to be shareable do not wait for each other."""
 
-NOT_SHARED_LIMIT = 10_000
+UNANSWERED_FOR = 60.0
+"""Seconds for which what may stand in for an origin that did not answer does so at once, while it is asked again in the
+background: nobody waits for the same time-out twice."""
 
-AT_ONCE = 16
-"""How many of those that waited in vain ask the origin at a time."""
+REFRESH_PAUSE = 1.0
+"""Seconds from a validation in the background that failed to the next one."""
 
 AT_A_TIME = 256 * 1024
 """Bytes of a body that are given to a client without asking whether it keeps up."""
@@ -61,13 +64,19 @@ class Cache:
         self.store = store
         self.config = config
         """The latest; those who ask bring theirs."""
-        self._fills: dict[object, Fill] = {}
-        self._committing: dict[bytes, list[Fill]] = {}
+        self._fills: dict[bytes, tuple[Fill, ...]] = {}
+        """All that are under way, by key; the latest is the last."""
         self._opening: list[Callable[[], None]] | None = None
         """What waits for the store to be open; None when it is."""
         self._broken = False
-        self._running: set[Fill] = set()
-        self._not_shared: OrderedDict[bytes, float] = OrderedDict()
+        self._not_shared = Recently(NOT_SHARED_FOR)
+        self._unanswered = Recently(UNANSWERED_FOR)
+        self._refresh_failed = Recently(REFRESH_PAUSE)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests to origins are under way for it, those in the background too."""
+        return sum(map(len, self._fills.values()))
 
     def open(self) -> None:
         """Open the store; what comes before that is done waits. A store that cannot be opened is not used."""
@@ -93,13 +102,15 @@ class Cache:
     def serve(self, client: Client, caching: Caching, end_stream: bool) -> None:
         """Answer a request, from the store or by asking for it. `end_stream`: it has no content."""
         if self._opening is not None:
-            client.take(Lookup(caching, client))
-            self._opening.append(lambda: None if client.closed else self.serve(client, caching, end_stream))
+            waiting = Lookup(caching, client)
+            client.take(waiting)
+            self._opening.append(lambda: None if waiting.gone else self.serve(client, caching, end_stream))
             return
         if self._broken:
-            fetch = client.open_fetch(client, client.request, False)
-            client.take(fetch)
-            fetch.start(end_stream)
+            if client.looked_up(None):
+                fetch = client.open_fetch(client, client.request, False)
+                client.take(fetch)
+                fetch.start(end_stream)
             return
         lookup = Lookup(caching, client)
         request = client.request
@@ -115,29 +126,35 @@ class Cache:
 
     def _forward(self, lookup: Lookup, end_stream: bool) -> None:
         if lookup.tell(CacheStatus(fwd=lookup.fwd)):
-            Fill(self, lookup).start(end_stream)
-
-    def ask_alone(self, lookup: Lookup) -> None:
-        """Serve one that has waited for an answer that it cannot have; it waits for no other."""
-        if not lookup.client.closed:
-            lookup.alone = True
-            self.look(lookup)
+            self._begin(Fill(self, lookup), end_stream)
 
     def look(self, lookup: Lookup) -> None:
-        """Look for what is stored, and go on by that."""
-        found = self.store.lookup(lookup.key)
+        """Look for what is stored, and go on by that; a store that fails has nothing."""
+        try:
+            found = self.store.lookup(lookup.key)
+        except StoreError as error:
+            found = _nothing_found(error)
         if isinstance(found, Deferred):
             lookup.client.take(lookup)
-            found.addCallback(self._found, lookup)
+            found.addErrback(lambda failure: _nothing_found(failure.value))
+            found.addCallback(self._found_later, lookup, self._fills.get(lookup.key, ()))
             found.addErrback(lambda failure: _log.failure("a lookup failed", failure))
         else:
             self._found(found, lookup)
 
+    def _found_later(self, found: Sequence[IStoredResponse], lookup: Lookup, fills: tuple[Fill, ...]) -> None:
+        """Go on, unless one of the `fills` that were under way when it began to look has ended meanwhile: what that has
+        stored may not have been seen."""
+        now = self._fills.get(lookup.key, ())
+        if all(fill in now for fill in fills):
+            self._found(found, lookup)
+        elif not lookup.gone:
+            self.look(lookup)
+
     def _found(self, found: Sequence[IStoredResponse], lookup: Lookup) -> None:
-        client = lookup.client
-        if client.closed:
-            lookup.settle()
+        if lookup.gone:
             return
+        client = lookup.client
         now = time.time()
         stored = self._select(found, lookup)
         if stored is None:
@@ -149,15 +166,18 @@ class Cache:
         verdict = policy.reuse(fresh, lookup.wants, now)
         if verdict is Reuse.FRESH and lookup.plain and stored.body and self._repeat(lookup, stored, memo, now):
             return
-        if verdict in _USABLE:
+        behind = verdict is Reuse.REVALIDATE_BEHIND
+        if verdict is Reuse.VALIDATE and lookup.key in self._unanswered:
+            behind = policy.may_serve_on_error(fresh, lookup.wants, now)
+        if behind or verdict in _USABLE:
             status = CacheStatus(hit=True)
             made = answers.answer(lookup, stored.head, stored.parts, fresh, status, now, None, False)
             if made is not None:
                 lookup.settle()
                 if lookup.tell(status):
-                    self._give(client, stored, *made)
-                    if verdict is Reuse.REVALIDATE_BEHIND:
+                    if behind:  # first: the answer may end the transaction, whose request this is
                         self._refresh(lookup, stored)
+                    self._give(client, stored, *made)
                 return
             lookup.fwd = "partial"
             lookup.incomplete = stored
@@ -214,95 +234,97 @@ class Cache:
     ) -> None:
         client = lookup.client
         if not lookup.tell(CacheStatus(fwd=lookup.fwd)):
+            lookup.settle()
             return
         if lookup.fwd == "partial" and gap is None:
             stored = None
         headers = client.request.headers
-        names = [name for name, _ in found[0].head.vary] if found else ()
-        base = (lookup.key, policy.selecting(names, headers) if names else ())
-        fill = self._fills.get((*base, None))
-        if fill is not None and fill.give(lookup):
-            return
-        committing = self._committing.get(lookup.key)
-        if committing:
-            committing[-1].look_later(lookup)
-            return
+        fills = self._fills.get(lookup.key, ())
+        for fill in fills:
+            if fill.give(lookup):
+                lookup.settle()
+                return
+        for fill in reversed(fills):
+            if fill.look_later(lookup):
+                return
         if lookup.wants.only_if_cached:
+            lookup.settle()
             client.not_cached()
             return
         name = None
-        if not lookup.alone and self._may_be_shared(lookup, stored):
-            name = (*base, _part(headers, stored, gap))
-        if name is not None and lookup.fwd != "request":
-            fill = self._fills.get(name)
-            if fill is not None and fill.wait(lookup):
-                return
+        if self._may_be_shared(lookup, stored):
+            heads = [stored.head for stored in found] or [fill.head for fill in fills if fill.head is not None]
+            selecting = policy.selecting([name for name, _ in heads[0].vary], headers) if heads else ()
+            name = selecting, _part(headers, stored, gap)
+            if lookup.fwd != "request":
+                for fill in fills:
+                    if fill.wait(lookup, name):
+                        return
+            if client.request.method != b"GET":
+                name = None
         variants = _by_entity_tag(found) if lookup.fwd == "vary-miss" and not asks_for_less(headers) else {}
-        fill = Fill(self, lookup, name, stored, gap, variants)
-        if name is not None:
-            self._fills[name] = fill
-        self._running.add(fill)
-        fill.start()
+        self._begin(Fill(self, lookup, name, stored, gap, variants), True)
+
+    def _begin(self, fill: Fill, end_stream: bool) -> None:
+        self._fills[fill.key] = (*self._fills.get(fill.key, ()), fill)
+        fill.start(end_stream)
 
     def _may_be_shared(self, lookup: Lookup, stored: IStoredResponse | None) -> bool:
-        """Say whether others may wait for what this request asks for: it is not known to be for this client alone."""
-        request = lookup.client.request
+        """Say whether one answer may serve this request and others: it is not known to be for this client alone."""
+        headers = lookup.client.request.headers
         return (
-            request.method == b"GET"
+            not lookup.alone
             and lookup.caching.rules.collapse
             and not lookup.wants.no_store
-            and b"authorization" not in request.headers
-            and (stored is not None or not conditional.is_conditional(request.headers))
-            and not self._is_not_shared(lookup.key)
+            and b"authorization" not in headers
+            and (stored is not None or not conditional.is_conditional(headers))
+            and lookup.key not in self._not_shared
         )
 
     def _refresh(self, lookup: Lookup, stored: IStoredResponse) -> None:
-        """Validate in the background (RFC 5861 section 3), unless that is under way."""
-        name = (lookup.key, stored.head.vary, "refresh")
-        if name not in self._fills and not lookup.client.closed:
-            fill = self._fills[name] = Fill(self, lookup, name, stored, background=True)
-            self._running.add(fill)
-            fill.start()
-
-    def forget(self, name: object, fill: Fill) -> None:
-        """Nobody may join this fill under its name any more."""
-        if self._fills.get(name) is fill:
-            del self._fills[name]
-
-    def committing(self, fill: Fill) -> None:
-        """All has come, and the store is taking it in: who does not find it yet looks again when it has."""
-        self._committing.setdefault(fill.key, []).append(fill)
+        """Validate in the background (RFC 5861 section 3), unless that is under way, or has just failed."""
+        name = stored.head.vary, "refresh"
+        if lookup.key in self._refresh_failed:
+            return
+        if not any(fill.background and fill.name == name for fill in self._fills.get(lookup.key, ())):
+            self._begin(Fill(self, lookup, name, stored, background=True), True)
 
     def ended(self, fill: Fill) -> None:
         """A fill is over."""
-        self._running.discard(fill)
-        committing = self._committing.get(fill.key)
-        if committing is not None and fill in committing:
-            committing.remove(fill)
-            if not committing:
-                del self._committing[fill.key]
+        left = tuple([other for other in self._fills.get(fill.key, ()) if other is not fill])
+        if left:
+            self._fills[fill.key] = left
+        else:
+            self._fills.pop(fill.key, None)
 
-    # What was waited for cannot be shared
+    # What was learnt of origins
 
-    def _is_not_shared(self, key: bytes) -> bool:
-        until = self._not_shared.get(key)
-        if until is None:
-            return False
-        if until < time.monotonic():
-            del self._not_shared[key]
-            return False
-        return True
-
-    def not_shared(self, lookup: Lookup, others: Sequence[Lookup]) -> None:
-        """What this one asked for cannot be shared: for a while nobody waits for it. The `others` that did ask for
-        themselves now, a few at a time, and get what is stored meanwhile if one of them brings what can be shared."""
+    def not_shared(self, lookup: Lookup) -> None:
+        """What this one asked for cannot be shared: for a while nobody waits for it."""
         if lookup.client.request.method == b"GET":
-            self._not_shared[lookup.key] = time.monotonic() + NOT_SHARED_FOR
-            self._not_shared.move_to_end(lookup.key)
-            if len(self._not_shared) > NOT_SHARED_LIMIT:
-                self._not_shared.popitem(last=False)
-        if others:
-            _Queue(self, others)
+            self._not_shared.note(lookup.key)
+
+    def unanswered(self, key: bytes) -> None:
+        """The origin did not answer."""
+        self._unanswered.note(key)
+        self._refresh_failed.note(key)
+
+    def refresh_failed(self, key: bytes) -> None:
+        """A validation in the background was answered by an error."""
+        self._refresh_failed.note(key)
+
+    def succeeded(self, key: bytes) -> None:
+        """The origin has given an answer that is no error."""
+        self._unanswered.forget(key)
+        self._refresh_failed.forget(key)
+
+    def ask_by_turns(self, lookups: Sequence[Lookup], alone: bool = False) -> None:
+        """Let those who waited in vain ask for themselves, a few at a time: they get what is stored meanwhile if one of
+        them brings what can be shared. `alone`: they wait for no other; else once more, for one that is like them."""
+        for lookup in lookups:
+            lookup.alone = alone or lookup.again
+            lookup.again = True
+        Turns(lookups, self.look)
 
     # Answers from what is stored
 
@@ -323,9 +345,23 @@ class Cache:
         fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
         return policy.reuse(fresh, lookup.wants, time.time()) in _USABLE
 
-    def may_stand_in(self, lookup: Lookup, stored: IStoredResponse) -> bool:
-        """Say whether a stale response may be given because the origin fails."""
-        return policy.may_serve_on_error(self._fresh(stored, lookup.caching), lookup.wants, time.time())
+    def stand_in(self, lookup: Lookup, stored: IStoredResponse, status: int | None) -> Callable[[], None] | None:
+        """Return what gives a stale response because the origin fails, by an answer of this `status` or none; None if
+        this request may not have it, or wants what is not there."""
+        now = time.time()
+        fresh = self._fresh(stored, lookup.caching)
+        if not policy.may_serve_on_error(fresh, lookup.wants, now):
+            return None
+        said = CacheStatus(fwd=lookup.fwd, fwd_status=status)
+        made = answers.answer(lookup, stored.head, stored.parts, fresh, said, now, None, False)
+        if made is None:
+            return None
+
+        def give() -> None:
+            lookup.client.cache_status = said
+            self._give(lookup.client, stored, *made)
+
+        return give
 
     def answer(
         self,
@@ -338,20 +374,7 @@ class Cache:
     ) -> tuple[Response, list[Piece]] | None:
         """As `answer.answer`, for what has just come."""
         fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
-        made = answers.answer(lookup, head, parts, fresh, status, time.time(), headers, validated)
-        if made is not None:
-            lookup.client.cache_status = status
-        return made
-
-    def answer_stored(self, lookup: Lookup, stored: IStoredResponse, status: CacheStatus) -> None:
-        """Answer from the store, whatever the age."""
-        fresh = self._fresh(stored, lookup.caching)
-        made = answers.answer(lookup, stored.head, stored.parts, fresh, status, time.time(), None, False)
-        if made is None:
-            self.ask_alone(lookup)
-        else:
-            lookup.client.cache_status = status
-            self._give(lookup.client, stored, *made)
+        return answers.answer(lookup, head, parts, fresh, status, time.time(), headers, validated)
 
     def _give(self, client: Client, stored: IStoredResponse, response: Response, pieces: list[Piece]) -> None:
         stored.used()
@@ -373,28 +396,37 @@ class Cache:
 
     # Invalidation and control
 
-    def invalidate(self, lookup: Lookup, response: Response) -> list[Deferred[int]]:
-        """Forget what an unsafe request has made invalid (section 4.4); return what has to be waited for."""
+    def invalidate(self, fill: Fill, asker: Lookup, response: Response) -> Deferred[Any] | None:
+        """Forget what the answer to an unsafe request, which `fill` has brought, makes invalid (section 4.4); return
+        what has to be waited for."""
+        request = asker.client.request
         waits = []
-        request = lookup.client.request
-        for url in policy.invalidated(request, lookup.url, response):
-            _, found = lookup.caching.keys.make_for(url, request)
-            purged = self.purge(Selection(url=found), False)
+        for url in policy.invalidated(request, asker.url, response):
+            _, found = asker.caching.keys.make_for(url, request)
+            purged = self.purge(Selection(url=found), False, fill)
             if isinstance(purged, Deferred):
-                waits.append(purged)
-        return waits
+                waits.append(purged.addErrback(_not_invalidated))
+        return DeferredList(waits) if waits else None
 
-    def purge(self, selection: Selection, soft: bool) -> int | Deferred[int]:
-        """Forget what is selected, or make it stale if `soft`; return how many stored responses there were."""
+    def purge(self, selection: Selection, soft: bool, but: Fill | None = None) -> int | Deferred[int]:
+        """Forget what is selected, or make it stale if `soft`; return how many stored responses there were.
+
+        What is on its way is not stored then, `but` for this one, which has caused the purge.
+        """
+        if self._broken:
+            return 0
         if self._opening is not None:
             opened: Deferred[None] = Deferred()
             self._opening.append(lambda: opened.callback(None))
-            return opened.addCallback(lambda _: self.purge(selection, soft))
+            return opened.addCallback(lambda _: self.purge(selection, soft, but))
         arrived = 0
-        for fill in list(self._running):
-            if fill.is_selected(selection):
+        for fill in [fill for fills in self._fills.values() for fill in fills]:
+            if fill is not but and fill.is_selected(selection):
                 arrived += fill.doom()
-        purged = self.store.purge(selection, soft)
+        try:
+            purged = self.store.purge(selection, soft)
+        except StoreError:
+            return fail()
         if isinstance(purged, Deferred):
             return purged.addCallback(arrived.__add__)
         return arrived + purged
@@ -407,9 +439,10 @@ class Cache:
 
     def close(self) -> Deferred[None]:
         """End what is under way, and close the store."""
-        for fill in list(self._running):
+        for fill in [fill for fills in self._fills.values() for fill in fills]:
             fill.stop()
-        return self.store.stop() or succeed(None)
+        stopped: Deferred[None] = maybeDeferred(self.store.stop)  # type: ignore[call-overload]  # a Deferred or None
+        return stopped
 
     def freshness_of(self, stored: IStoredResponse) -> Freshness:
         """Return how long a stored response may be used, by the rules that it was used by last."""
@@ -453,28 +486,10 @@ class _Memo:
         self.response: SharedResponse | None = None
 
 
-class _Queue:
-    """Requests that waited in vain: as one has its answer, the next one asks."""
+def _nothing_found(reason: object) -> Sequence[IStoredResponse]:
+    _log.error("what is stored cannot be read: {reason}", reason=reason)
+    return ()
 
-    def __init__(self, cache: Cache, lookups: Sequence[Lookup]) -> None:
-        self._cache = cache
-        self._lookups = deque(lookups)
-        self._asking = 0
-        self._busy = False
-        self._go_on()
 
-    def _go_on(self) -> None:
-        if self._busy:
-            return
-        self._busy = True
-        while self._lookups and self._asking < AT_ONCE:
-            lookup = self._lookups.popleft()
-            if not lookup.client.closed:
-                self._asking += 1
-                lookup.on_settled = self._settled
-                self._cache.ask_alone(lookup)
-        self._busy = False
-
-    def _settled(self) -> None:
-        self._asking -= 1
-        self._go_on()
+def _not_invalidated(failure: Failure) -> None:
+    _log.error("what was changed may still be stored: {reason}", reason=failure.getErrorMessage())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from sys import maxsize
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
@@ -103,9 +104,13 @@ class Delivery:
         self._over = False
 
     @property
-    def position(self) -> int:
-        """Where in the representation it reads; what lies before it is not needed any more."""
-        return max(self._position, 0)
+    def needs_from(self) -> int:
+        """Position in the representation; nothing that lies before it is needed any more."""
+        first = self._index + (self._position >= 0)
+        starts = [piece[0] for piece in self._pieces[first:] if not isinstance(piece, bytes)]
+        if self._position >= 0:
+            starts.append(self._position)
+        return min(starts, default=maxsize)
 
     def start(self, response: Response) -> None:
         """Give the head, and what there is of the content."""
@@ -192,6 +197,8 @@ class Delivery:
         if stop is not None:
             size = min(size, stop - self._position)
         if size <= 0:
+            if content.length is not None:
+                self._broken("it is shorter than was announced")
             return False
         try:
             data = content.read(self._position, size)
@@ -215,7 +222,7 @@ class Delivery:
         self._reading = False
         self._broken(failure.value)
 
-    def _broken(self, error: BaseException | None) -> None:
+    def _broken(self, error: object) -> None:
         if not self._over:
             _log.error("a stored response cannot be read to its end: {reason}", reason=error)
             self.fail(StreamError(StreamFault.INCOMPLETE, f"cache: {error}"))

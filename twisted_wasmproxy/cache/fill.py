@@ -9,21 +9,20 @@ WAITING ──► STORING ──► COMMITTING ──► OVER     the answer is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_wasmproxy.cache import combining, policy, ranges
-from twisted_wasmproxy.cache.answer import Parts
 from twisted_wasmproxy.cache.arriving import arriving, complete
 from twisted_wasmproxy.cache.backlog import Backlog
-from twisted_wasmproxy.cache.delivery import Delivery, StoredContent
-from twisted_wasmproxy.cache.entry import Selection, StoredHead
+from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
 from twisted_wasmproxy.cache.growing import Growing
+from twisted_wasmproxy.cache.incoming import Incoming
 from twisted_wasmproxy.cache.lookup import Lookup
 from twisted_wasmproxy.cache.question import as_get, asks_for_less, question
 from twisted_wasmproxy.cache.selection import matches
@@ -40,15 +39,15 @@ if TYPE_CHECKING:
     from twisted_wasmproxy.transaction.fetch import Fetch
     from twisted_wasmproxy.transaction.local import LocalReply
 
-__all__ = ["Fill"]
+__all__ = ["Fill", "Name"]
 
 _log = Logger()
 
+Name = tuple[object, object]
+"""What requests have in common that one answer can serve: the values of the selecting fields, and the part that is
+wanted (None: the whole)."""
 
-_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
-"""RFC 9110 section 9.2.1; a method that is not known is none of them."""
-
-
+_GONE = frozenset({404, 410})
 _NOTHING: Mapping[bytes, IStoredResponse] = {}
 
 
@@ -62,17 +61,17 @@ class _State(Enum):
 class Fill:
     """The consumer of a fetch (`FetchConsumer`) for all who want what it brings.
 
-    `name` is what the cache knows it by; without one nobody else may join. `stale`: a stored response to validate, that
-    may stand in if the origin fails. `gap`: `stale` is incomplete, and this part of it is wanted. `variants`: what is
-    stored for other requests, by entity tag; the origin may choose one of them for this, too. `background`: no client
-    waits for it.
+    `name`: who asks for the same may wait for the head; without one nobody may. `stale`: a stored response to validate,
+    that may stand in if the origin fails. `gap`: `stale` is incomplete, and this part of it is wanted. `variants`: what
+    is stored for other requests, by entity tag; the origin may choose one of them for this, too. `background`: no
+    client waits for it.
     """
 
     def __init__(
         self,
         cache: Cache,
         lookup: Lookup,
-        name: object = None,
+        name: Name | None = None,
         stale: IStoredResponse | None = None,
         gap: ranges.Part | None = None,
         variants: Mapping[bytes, IStoredResponse] = _NOTHING,
@@ -82,26 +81,29 @@ class Fill:
         self._asker = lookup
         """Whose request this is; its client may have gone."""
         self._leader = None if background else lookup
-        self._background = background
+        self.background = background
         self._request = as_get(lookup.client.request) if background else lookup.client.request
         self._variants = variants
-        self._waiting: list[Lookup] = []
+        self._waiting: dict[Lookup, None] = {}
+        """In the order in which they came; who asked is the first."""
         self._look_later: list[Lookup] = []
-        self._name = name
+        self.name = name
         self._stale = stale
         self._gap = gap
+        self._rewritten = False
+        """Whether the origin is asked for something else than the client has asked for."""
         self._state = _State.WAITING
         self._fetch: Fetch | None = None
         self._request_time = self._response_time = time.time()
         self._doomed = False
-        self._head: StoredHead | None = None
-        self._parts: Parts = ()
-        self._content: Growing | None = None
-        self._stored: IStoredResponse | None = None
+        self._incoming: Incoming | None = None
         self._stop: int | None = None
         """Where what comes ends, as announced."""
         self._received = 0
         self.filter_state = lookup.client.filter_state
+        self._held = [one for one in (stale, lookup.incomplete, *variants.values()) if one is not None]
+        for one in self._held:
+            one.hold()
         if not background:
             self._wait(lookup)
 
@@ -109,149 +111,148 @@ class Fill:
     def key(self) -> bytes:
         return self._asker.key
 
-    def start(self, end_stream: bool = True) -> None:
-        """Ask the origin. `end_stream`: the request has no content."""
-        request = question(self._request, self._stale, self._gap, self._variants)
-        fetch = self._fetch = self._asker.client.open_fetch(self, request, self._background)
+    @property
+    def head(self) -> StoredHead | None:
+        """The head that is stored; None as long as it has not come."""
+        return self._incoming.head if self._incoming is not None else None
+
+    def start(self, end_stream: bool = True, whole: bool = False) -> None:
+        """Ask the origin. `end_stream`: the request has no content. `whole`: see `question`."""
+        client = self._asker.client
+        request = question(self._request, self._stale, self._gap, self._variants, whole)
+        self._rewritten = request is not self._request
+        fetch = self._fetch = client.open_fetch(self, request, self.background or client.closed)
         fetch.start(end_stream)
 
     # Those who want the answer
 
     def _wait(self, lookup: Lookup) -> None:
         lookup.fill = self
-        self._waiting.append(lookup)
+        self._waiting[lookup] = None
         lookup.client.take(lookup)
 
-    def wait(self, lookup: Lookup) -> bool:
-        """Let another request wait for the head; return whether it is still to come."""
-        if self._state is not _State.WAITING:
+    def wait(self, lookup: Lookup, name: Name) -> bool:
+        """Let another request wait for the head; return whether it is still to come, and what `name` says."""
+        if self._state is not _State.WAITING or self.name != name:
             return False
         self._wait(lookup)
+        lookup.settle()
         return True
 
     def give(self, lookup: Lookup) -> bool:
         """Answer another request by what is coming in, if the head is here and it may have it; return whether so."""
-        content = self._content
-        if self._state is _State.OVER or self._head is None or (content is not None and content.outgrown):
+        incoming = self._incoming
+        if incoming is None or self._doomed or self._state is _State.OVER or incoming.outgrown:
             return False
-        return self._share(lookup)
+        return incoming.share(lookup)
 
-    def _share(self, lookup: Lookup) -> bool:
-        """Give one that did not ask itself what comes, or has come; return whether it may have it."""
-        head = self._head
-        assert head is not None
-        if self._state is _State.COMMITTING and self._content is not None:
-            status = CacheStatus(hit=True)
-        else:
-            status = CacheStatus(fwd=lookup.fwd, collapsed=True)
-        return self._cache.may_share(head, lookup) and self._answer(lookup, status)
-
-    def _answer(self, lookup: Lookup, status: CacheStatus, headers: Headers | None = None) -> bool:
-        """Answer from what is stored, or about to be; return False if it has not what is wanted."""
-        head = self._head
-        assert head is not None
-        made = self._cache.answer(lookup, head, self._parts, status, headers, lookup is self._asker)
-        if made is None:
+    def look_later(self, lookup: Lookup) -> bool:
+        """Let a request look again when all that has come is stored, if that may be what it looks for; return whether
+        so."""
+        head = self.head
+        if self._state is not _State.COMMITTING or self._doomed or head is None:
             return False
-        response, pieces = made
-        client = lookup.client
-        if not pieces:
-            client.respond(response, True)
-        elif self._stored is not None:
-            Delivery(client, StoredContent(self._stored), pieces).start(response)
-        else:
-            assert self._content is not None
-            self._content.deliver(client, response, pieces)
+        if not policy.selects(head, lookup.client.request.headers):
+            return False
+        lookup.client.take(lookup)
+        lookup.settle()
+        self._look_later.append(lookup)
         return True
 
-    def _take_waiting(self) -> list[Lookup]:
-        """Return those who have waited; who asked comes first."""
-        waiting, self._waiting = self._waiting, []
+    def _release(self, lookup: Lookup) -> None:
+        """It waits no longer."""
+        del self._waiting[lookup]
+        lookup.fill = None
+        lookup.settle()
+        if lookup is self._leader:
+            self._leader = None
+
+    def _release_all(self) -> list[Lookup]:
+        waiting = list(self._waiting)
         for lookup in waiting:
-            lookup.fill = None
-            lookup.settle()
+            self._release(lookup)
         return waiting
 
     def lookup_left(self, lookup: Lookup) -> None:
         """A client has gone that waited."""
-        self._waiting.remove(lookup)
-        lookup.settle()
-        if lookup is self._leader:
-            self._leader = None
+        self._release(lookup)
         self._check_abandoned()
 
     def _check_abandoned(self) -> None:
         """End what nobody wants any more, if the rules say so or it could not be stored anyway."""
-        if self._background or self._waiting or (self._content is not None and self._content.has_readers):
+        content = self._incoming.content if self._incoming is not None else None
+        if self.background or self._waiting or (content is not None and content.has_readers):
             return
-        content = self._content
         finish = self._asker.caching.rules.finish_abandoned and not self._doomed
-        if content is not None:
-            if self._state is _State.STORING and content.length is None and (content.outgrown or not finish):
+        if self._state is _State.STORING:
+            assert content is not None
+            if content.length is None and (content.outgrown or not finish):
                 content.abort()
                 self._over()
-        elif self._state is _State.WAITING and not (finish and self._name is not None):
+        elif self._state is _State.WAITING and not (finish and self.name is not None):
             self._over()
 
     # Its end
 
-    def look_later(self, lookup: Lookup) -> None:
-        """What is being committed may be what this one looks for: let it look again when that is done."""
-        lookup.client.take(lookup)
-        self._look_later.append(lookup)
-
     def doom(self) -> int:
-        """What is asked for has been invalidated: those who wait get it, but it is not kept, and nobody else joins.
+        """What is asked for has been invalidated: nobody else gets it, and it is not kept.
 
         Return 1 if all has come and only the store has not taken it in yet, else 0.
         """
         self._doomed = True
-        self._forget_name()
+        self.name = None
         return int(self._state is _State.COMMITTING and self._stale is None)
 
     def stop(self) -> None:
-        """The proxy ends, or goes on with another store."""
-        if self._content is not None and self._state is _State.STORING:
-            self._content.abort()
+        """The store is closed: whoever still wants something is told."""
+        error = StreamError(StreamFault.OVERLOAD, "the cache is closed")
+        content = self._incoming.content if self._state is _State.STORING and self._incoming is not None else None
+        later, self._look_later = self._look_later, []
+        waiting = [*self._release_all(), *later]
         self._over()
+        for lookup in waiting:
+            if not lookup.gone:
+                lookup.client.fetch_failed(error)
+        if content is not None:
+            content.fail(error)
 
     def is_selected(self, selection: Selection) -> bool:
         """Say whether a purge of this selection is about what comes. What it will be like is not known before its head:
         it may have been made before the purge, with any key."""
-        head = self._head
+        head = self.head
         if head is None:
             selection = replace(selection, surrogate_key=None)
             head = StoredHead(self._asker.key, self._asker.url, 0, b"", Headers(), 0.0, 0.0)
         return matches(selection, head)
 
-    def _forget_name(self) -> None:
-        name, self._name = self._name, None
-        if name is not None:
-            self._cache.forget(name, self)
-
     def _over(self) -> None:
+        if self._state is _State.OVER:
+            return
         self._state = _State.OVER
-        self._forget_name()
         self._cache.ended(self)
         self._close_fetch()
+        held, self._held = self._held, []
+        for one in held:
+            one.release()
         later, self._look_later = self._look_later, []
         for lookup in later:
-            if not lookup.client.closed:
+            if not lookup.gone:
                 self._cache.look(lookup)
 
     def _close_fetch(self) -> None:
         fetch, self._fetch = self._fetch, None
         if fetch is not None:
             fetch.close()
-            if self._background or self._asker.client.closed:
+            if self.background or self._asker.client.closed:
                 fetch.let_go()
 
     def _restart(self) -> None:
         """Ask again, and for the whole: what is stored turned out to be of no use."""
+        whole = self.name is not None and self._gap is None
         self._stale = self._gap = None
         self._variants = _NOTHING
         self._close_fetch()
-        self.start()
+        self.start(whole=whole)
 
     # FetchConsumer: the request
 
@@ -259,7 +260,7 @@ class Fill:
         return self._asker.client.attribute(path)
 
     def progress(self) -> int:
-        return self._received
+        return self._received + (self._leader.client.progress() if self._leader is not None else 0)
 
     def fetch_connecting(self) -> None:
         if self._leader is not None:
@@ -286,45 +287,75 @@ class Fill:
     # FetchConsumer: the head of the answer
 
     def fetch_response(self, response: Response, end_stream: bool) -> None:
-        asker = self._asker
-        asker.client.incoming(response)
-        if self._request.method not in _SAFE:
-            purges = self._cache.invalidate(asker, response)
-            if purges:
-                assert self._fetch is not None
-                Backlog(
-                    self._fetch, DeferredList(purges, consumeErrors=True), lambda: self._decide(response, end_stream)
-                )
-                return
-        self._decide(response, end_stream)
+        self._asker.client.incoming(response)
+        stale = self._stale
+        if stale is not None and self._request.method == b"HEAD":
+            work = self._head_came(stale, response)
+        else:
+            work = self._cache.invalidate(self, self._asker, response)
+        if work is not None:
+            # Who has this answer and asks again does not find what was stored before.
+            assert self._fetch is not None
+            Backlog(self._fetch, work, lambda: self._decide(response, end_stream))
+        else:
+            self._decide(response, end_stream)
 
     def _decide(self, response: Response, end_stream: bool) -> None:
-        caching = self._asker.caching
-        if response.status == 304 and self._variants:
-            etag = response.headers.get(b"etag")
-            if etag is None and len(self._variants) == 1:
-                (etag,) = self._variants
-            chosen = self._variants.get(etag) if etag is not None else None
+        if self._state is not _State.WAITING:  # given up while invalidations were waited for
+            return
+        if response.status not in self._asker.caching.rules.error_statuses:
+            self._cache.succeeded(self.key)
+        if self._concerns_stored(response):
+            return
+        why = self._why_not_store(response)
+        if not why and self._store(response, end_stream):
+            return
+        if self._gap is not None and response.status in (206, 416):
+            self._restart()  # that was part of an answer, but not what the client has asked for
+            return
+        stale = self._stale
+        if stale is not None and self._gap is None and self._is_news(response):
+            self._cache.store.remove(stale)
+        self._pass_on(response, end_stream, why or "not taken by the store")
+
+    def _is_news(self, response: Response) -> bool:
+        """Whether it says that what is stored is no longer so (section 4.3.3), though it is not stored itself."""
+        return self._request.method == b"GET" and (200 <= response.status < 400 or response.status in _GONE)
+
+    def _concerns_stored(self, response: Response) -> bool:
+        """See what the answer says of what is stored; return True if that was all there is to do."""
+        stale, status = self._stale, response.status
+        if status == 304 and self._variants:
+            chosen = self._chosen(response)
             if chosen is None:
                 self._restart()
             else:
                 self._validated(chosen, response)
-            return
-        stale = self._stale
-        if stale is not None:
-            if self._request.method == b"HEAD":
-                self._head_came(stale, response)
-            elif response.status == 304 and self._gap is None and policy.validators(stale.head):
+            return True
+        if stale is None:
+            return False
+        if status in self._asker.caching.rules.error_statuses:
+            if self.background:
+                self._cache.refresh_failed(self.key)
+            self._stand_in(stale, status)
+            if not self._waiting:
+                self._over()
+            return not self._waiting
+        if self._gap is None:
+            if status == 304 and self._rewritten:
                 self._validated(stale, response)
-                return
-            elif response.status in caching.rules.error_statuses and self._stand_in(stale, response.status):
-                return
-            elif response.status in (206, 416) and self._gap is not None and not self._fits(stale, response):
-                self._restart()
-                return
-        why = self._why_not_store(response)
-        if why or not self._store(response, end_stream):
-            self._pass_on(response, end_stream, why or "not taken by the store")
+                return True
+        elif status in (206, 416) and not self._fits(stale, response):
+            self._restart()
+            return True
+        return False
+
+    def _chosen(self, response: Response) -> IStoredResponse | None:
+        """Return which of the variants a 304 has chosen (section 4.3.4); one that names none chooses the only one."""
+        etag = response.headers.get(b"etag")
+        if etag is None:
+            return next(iter(self._variants.values())) if len(self._variants) == 1 else None
+        return self._variants.get(etag)
 
     def _why_not_store(self, response: Response) -> str:
         if self._doomed:
@@ -332,14 +363,15 @@ class Fill:
         caching = self._asker.caching
         return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config)
 
-    def _head_came(self, stored: IStoredResponse, response: Response) -> None:
-        """A HEAD was answered: what does that say of the stored response to GET (section 4.3.5)?"""
-        if response.status != 200:
-            return
-        if policy.head_update(stored.head, response):
-            self._cache.store.update(stored, self._freshened(stored, response))
-        else:
+    def _head_came(self, stored: IStoredResponse, response: Response) -> Deferred[Any] | None:
+        """A HEAD was answered: do what that says of the stored response to GET (section 4.3.5); return what has to be
+        waited for."""
+        if response.status != 200 or self._doomed:
+            return None
+        if not policy.head_update(stored.head, response):
             self._cache.store.remove(stored)
+            return None
+        return self._update(stored, self._freshened(stored, response))
 
     def _freshened(self, stored: IStoredResponse, response: Response) -> StoredHead:
         caching = self._asker.caching
@@ -351,37 +383,54 @@ class Fill:
         another representation, nothing of what it says is taken over but the time."""
         if not policy.same_representation(stored.head, response):
             response = Response(304, Headers((b"Date", value) for value in response.headers.get_all(b"date")))
-        head = self._head = self._freshened(stored, response)
-        self._parts = stored.parts
-        self._stored = stored
+        head = self._freshened(stored, response)
+        incoming = self._incoming = Incoming(self._cache, head, stored.parts, None, stored)
         self._state = _State.COMMITTING
         self._close_fetch()
-        updated = stored if self._doomed else self._cache.store.update(stored, head)
-        if isinstance(updated, Deferred):
-            updated.addCallbacks(self._committed, self._not_committed)
-        else:
-            self._committed(updated)
-        if self._variants and not self._doomed:
-            self._adopt(stored, head)
-        for lookup in self._take_waiting():
+        updated = None
+        if not self._doomed:
+            updated = self._update(stored, head)
+            if self._variants:
+                self._adopt(stored, head)
+        others = []
+        for lookup in self._answered():
             if lookup is self._asker:
-                served = self._answer(lookup, CacheStatus(fwd=lookup.fwd, fwd_status=304))
+                served = incoming.answer(lookup, CacheStatus(fwd=lookup.fwd, fwd_status=304), validated=True)
             else:
-                served = self._share(lookup)
+                served = incoming.share(lookup)
             if not served:
-                self._cache.ask_alone(lookup)
+                others.append(lookup)
+        if updated is None:
+            self._over()
+        else:
+            updated.addCallback(lambda _: self._over())
+        if others:
+            self._cache.ask_by_turns(others, alone=True)
+
+    def _update(self, stored: IStoredResponse, head: StoredHead) -> Deferred[Any] | None:
+        """Give a stored response another head, if that is possible; return what has to be waited for."""
+        try:
+            updated = self._cache.store.update(stored, head)
+        except StoreError as error:
+            _not_stored(error)
+            return None
+        return updated.addErrback(_not_stored) if isinstance(updated, Deferred) else None
 
     def _adopt(self, stored: IStoredResponse, head: StoredHead) -> None:
-        """The origin has chosen a variant of others for this request, too: store it for requests like this one, if it is
-        at hand."""
+        """The origin has chosen a variant of others for this request, too: store it for requests like this one, if it
+        is at hand."""
         body = stored.body
-        if body is not None:
-            vary = policy.selecting([name for name, _ in head.vary], self._request.headers)
-            writer = self._cache.store.create(head.replaced(vary=vary), len(body), None, 0)
-            if writer is not None:
-                content = Growing(writer, 0, lambda _: None, lambda: None)
-                content.add(body, True)
-                content.commit(writer.head, lambda _: None)
+        if body is None:
+            return
+        vary = policy.selecting([name for name, _ in head.vary], self._request.headers)
+        writer = self._cache.store.create(head.replaced(vary=vary), len(body), None, 0)
+        if writer is None:
+            return
+        content = Growing(writer, 0, lambda _: None, lambda: None)
+        if body:
+            content.add(body, True)
+        if not content.outgrown:
+            content.commit(writer.head, lambda _: None)
 
     def _fits(self, stored: IStoredResponse, response: Response) -> bool:
         """Say whether a 206 is the part that was asked for, of the same representation (section 3.4)."""
@@ -393,18 +442,13 @@ class Fill:
             and combining.same_representation(stored.head.headers, response.headers)
         )
 
-    def _stand_in(self, stale: IStoredResponse, status: int | None) -> bool:
-        """Answer with the stale response, where that is allowed; return False if not even who asked may have it."""
-        if self._leader is not None and not self._cache.may_stand_in(self._leader, stale):
-            return False
-        waiting = self._take_waiting()
-        self._over()
-        for lookup in waiting:
-            if self._cache.may_stand_in(lookup, stale):
-                self._cache.answer_stored(lookup, stale, CacheStatus(fwd="stale", fwd_status=status))
-            else:
-                self._cache.ask_alone(lookup)
-        return True
+    def _stand_in(self, stale: IStoredResponse, status: int | None) -> None:
+        """Give a stale response to those who may have it; `status` is that of the origin's error, None if it does not
+        answer (section 4.2.4)."""
+        for lookup in list(self._waiting):
+            if lookup in self._waiting and (made := self._cache.stand_in(lookup, stale, status)) is not None:
+                self._release(lookup)
+                made()
 
     def _store(self, response: Response, end_stream: bool) -> bool:
         """Begin to store, and answer those who wait; return False if the store does not take it."""
@@ -417,17 +461,16 @@ class Fill:
         writer = self._cache.store.create(head, stop - start if stop is not None else None, base, start)
         if writer is None:
             return False
-        self._head = head
-        if base is not None and stop is not None:
-            self._parts = ranges.union(base.parts, (start, stop))
-        else:
-            self._parts = ((start, stop),)
+        content = Growing(writer, start, self._pause, self._check_abandoned)
+        parts = ranges.union(base.parts, (start, stop)) if base is not None and stop is not None else ((start, stop),)
+        self._incoming = Incoming(self._cache, head, parts, content, None)
         self._stop = stop
-        self._content = Growing(writer, start, self._pause, self._check_abandoned)
         self._state = _State.STORING
-        self._give_heads(response, end_stream)
+        self._give_heads(self._incoming, content, response, end_stream)
         if end_stream:
             self._ended(None)
+        else:
+            self._check_abandoned()
         return True
 
     def _base(self, response: Response) -> IStoredResponse | None:
@@ -437,47 +480,60 @@ class Fill:
             return None
         return stored
 
-    def _give_heads(self, response: Response, end_stream: bool) -> None:
+    def _answered(self) -> Iterator[Lookup]:
+        """Release those who wait, each when it is its turn: as long as any is left, this is not abandoned."""
+        while self._waiting:
+            lookup = next(iter(self._waiting))
+            self._release(lookup)
+            yield lookup
+
+    def _give_heads(self, incoming: Incoming, content: Growing, response: Response, end_stream: bool) -> None:
         """Answer those who wait: who asked gets what came, the others what is stored."""
-        content = self._content
-        assert content is not None
-        for lookup in self._take_waiting():
-            if lookup is not self._asker:
-                if not self._share(lookup):
-                    self._cache.ask_alone(lookup)
-                continue
-            status = CacheStatus(fwd=lookup.fwd, stored=True)
-            asked = self._stale is not None or self._variants
-            if asked and asks_for_less(self._request.headers):
-                # What the client asked for is not what the origin was asked for.
-                status.fwd_status = response.status
-                if self._answer(lookup, status, None if self._gap is not None else response.headers.copy()):
-                    continue
-            elif self._gap is not None and response.status == 206:
-                status.fwd_status = response.status
-                if self._answer(lookup, status):
-                    continue
-            self._cache.say(lookup, response.headers, self._head, status)
-            if end_stream:
-                lookup.client.respond(response, True)
-            else:
-                content.deliver(lookup.client, response, [(content.stop, None)])
+        others = []
+        for lookup in self._answered():
+            if lookup is self._asker:
+                self._give_asker(incoming, content, response, end_stream)
+            elif not incoming.share(lookup):
+                others.append(lookup)
+        if others:
+            self._cache.ask_by_turns(others)
+
+    def _give_asker(self, incoming: Incoming, content: Growing, response: Response, end_stream: bool) -> None:
+        lookup = self._asker
+        status = CacheStatus(fwd=lookup.fwd, stored=True)
+        headers = None if self._gap is not None else response.headers.copy()
+        less = asks_for_less(self._request.headers)
+        if (self._rewritten and less) or (self._gap is not None and response.status == 206):
+            # What the client asked for is not what the origin was asked for.
+            status.fwd_status = response.status
+            if incoming.answer(lookup, status, headers, validated=True):
+                return
+        self._cache.say(lookup, response.headers, incoming.head, status)
+        if end_stream:
+            lookup.client.respond(response, True)
+        else:
+            content.deliver(lookup.client, response, [(content.stop, None)])
 
     def _pass_on(self, response: Response, end_stream: bool, why: str) -> None:
         """Give the answer to who asked, and let the others ask for themselves."""
         leader, fetch = self._leader, self._fetch
-        others = [lookup for lookup in self._take_waiting() if lookup is not leader]
-        if leader is None or fetch is None:
-            self._over()
-        else:
+        if leader is not None:
+            self._release(leader)
             self._fetch = None
-            self._over()
+        others = self._release_all()
+        doomed = self._doomed
+        self._over()
+        if leader is not None:
+            assert fetch is not None
             client = leader.client
             self._cache.say(leader, response.headers, None, CacheStatus(fwd=leader.fwd, detail=why))
             fetch.consumer = client
             client.take(fetch)
             client.respond(response, end_stream)
-        self._cache.not_shared(self._asker, others)
+        if not doomed and response.status < 500:  # an error says nothing of what the resource is like
+            self._cache.not_shared(self._asker)
+        if others:
+            self._cache.ask_by_turns(others, alone=True)
 
     # FetchConsumer: the content, and what goes wrong
 
@@ -489,15 +545,16 @@ class Fill:
                 self._fetch.resume_reading()
 
     def fetch_data(self, data: bytes, end_stream: bool) -> None:
-        content = self._content
-        if content is None or self._state is not _State.STORING:
+        incoming = self._incoming
+        if incoming is None or self._state is not _State.STORING:
             return
+        content = incoming.content
+        assert content is not None
         self._received += len(data)
         content.add(data, end_stream)
         if end_stream:
-            self._commit()
+            self._commit(incoming, content)
         elif content.outgrown:
-            self._forget_name()
             self._check_abandoned()
 
     def fetch_end(self, trailers: Headers | None) -> None:
@@ -505,44 +562,40 @@ class Fill:
             self._ended(trailers)
 
     def _ended(self, trailers: Headers | None) -> None:
-        assert self._content is not None
-        self._content.end(trailers)
-        self._commit()
+        incoming = self._incoming
+        assert incoming is not None
+        content = incoming.content
+        assert content is not None
+        content.end(trailers)
+        self._commit(incoming, content)
 
-    def _commit(self) -> None:
+    def _commit(self, incoming: Incoming, content: Growing) -> None:
         """All has come: store it, if it is as much as was announced (a filter may have changed it)."""
-        head, content = self._head, self._content
         if self._state is not _State.STORING:
             return
-        assert head is not None
-        assert content is not None
         self._close_fetch()
         if self._doomed or content.outgrown or self._stop not in (None, content.stop):
-            self._over()  # who reads still has what the writer keeps
+            self._over()
+            content.drop()
             return
         self._state = _State.COMMITTING
-        self._cache.committing(self)
-        content.commit(complete(head, content.stop, content.trailers), self._committed)
-
-    def _committed(self, stored: IStoredResponse | None) -> None:
-        if stored is not None:
-            self._stored = stored
-        self._over()
-
-    def _not_committed(self, failure: Failure) -> None:
-        _log.error("a response could not be stored: {reason}", reason=failure.getErrorMessage())
-        self._over()
+        content.commit(complete(incoming.head, content.stop, content.trailers), lambda _: self._over())
 
     def fetch_failed(self, error: StreamError) -> None:
         if self._state is _State.STORING:
-            assert self._content is not None
+            assert self._incoming is not None
+            assert self._incoming.content is not None
             self._over()
-            self._content.fail(error)
-        elif self._state is _State.WAITING and not (self._stale is not None and self._stand_in(self._stale, None)):
-            waiting = self._take_waiting()
+            self._incoming.content.fail(error)
+        elif self._state is _State.WAITING:
+            if self._stale is not None:
+                self._cache.unanswered(self.key)
+                self._stand_in(self._stale, None)
+            waiting = self._release_all()
             self._over()
             for lookup in waiting:
-                lookup.client.fetch_failed(error)
+                if not lookup.gone:
+                    lookup.client.fetch_failed(error)
 
     def fetch_reply(self, reply: LocalReply) -> None:
         self._broken_off(lambda client: client.fetch_reply(reply))
@@ -552,13 +605,20 @@ class Fill:
 
     def _broken_off(self, tell: Callable[[Client], None]) -> None:
         """A filter of the origin phase answers itself, or breaks off: that is for who asked."""
-        leader, content = self._leader, self._content
-        others = [lookup for lookup in self._take_waiting() if lookup is not leader]
+        asker = self._asker
+        content = self._incoming.content if self._incoming is not None else None
+        others = [lookup for lookup in self._release_all() if lookup is not asker]
         if content is not None:
             content.abort()
         self._over()
-        if leader is not None and not leader.client.closed:
-            tell(leader.client)
+        if not (self.background or asker.gone or asker.client.closed):
+            tell(asker.client)
         if content is not None:
             content.fail(StreamError(StreamFault.INCOMPLETE, "broken off by a filter"))
-        self._cache.not_shared(self._asker, others)
+        if others:
+            self._cache.ask_by_turns(others, alone=True)
+
+
+def _not_stored(error: StoreError | Failure) -> None:
+    reason = error.value if isinstance(error, Failure) else error
+    _log.error("what a validation says could not be stored: {reason}", reason=reason)

@@ -41,8 +41,8 @@ class Growing:
     """
 
     __slots__ = (
-        *("_deliveries", "_idle", "_kept", "_pause", "_pauses", "_stop", "_stored", "_tail", "_tail_start", "_writer"),
-        *("length", "outgrown", "trailers"),
+        *("_deliveries", "_dropped", "_idle", "_pause", "_pauses", "_start", "_stop", "_stored", "_tail"),
+        *("_tail_start", "_writer", "length", "outgrown", "trailers"),
     )
 
     def __init__(
@@ -53,8 +53,9 @@ class Growing:
         self._pause = pause
         self._pauses = 0
         self._idle = idle
-        self._deliveries: list[Delivery] = []
-        self._stop = start
+        self._deliveries: dict[Delivery, None] = {}
+        self._dropped = False
+        self._start = self._stop = start
         self._tail: deque[bytes] = deque()
         self._tail_start = start
         self.outgrown = False
@@ -74,7 +75,7 @@ class Growing:
     def deliver(self, client: Client, response: Response, pieces: list[Piece]) -> None:
         """Let a client read."""
         delivery = Delivery(client, self, pieces)
-        self._deliveries.append(delivery)
+        self._deliveries[delivery] = None
         delivery.start(response)
 
     # What comes
@@ -99,7 +100,7 @@ class Growing:
         self._stop = start + len(data)
         if end:
             self.length = self._stop
-        for delivery in self._deliveries.copy():
+        for delivery in list(self._deliveries):
             delivery.more(data, start)
         if self.outgrown:
             self._trim()
@@ -108,17 +109,23 @@ class Growing:
         """All has come."""
         self.trailers = trailers
         self.length = self._stop
-        for delivery in self._deliveries.copy():
+        for delivery in list(self._deliveries):
             delivery.pump()
 
     def fail(self, error: StreamError) -> None:
         """No more will come."""
         self.abort()
-        for delivery in self._deliveries.copy():
+        for delivery in list(self._deliveries):
             delivery.fail(error)
 
+    def drop(self) -> None:
+        """All has come, but it is not to be stored: it goes when the last reader has it."""
+        self._dropped = True
+        if not self._deliveries:
+            self.abort()
+
     def abort(self) -> None:
-        """Do not store it."""
+        """Do not store it, and let go of what has come."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.abort()
@@ -137,6 +144,7 @@ class Growing:
 
         def failed(reason: object) -> None:
             _log.error("a response could not be stored: {reason}", reason=reason)
+            self.drop()
             done(None)
 
         try:
@@ -151,9 +159,13 @@ class Growing:
 
     # Content
 
+    def reaches(self, position: int) -> bool:
+        """Say whether there is something at a position, or it comes next."""
+        return self._start <= position <= self._stop or position <= 0 or self.available(position) > 0
+
     def available(self, start: int) -> int:
         if self._stored is not None:
-            return self._stop - start
+            return next((stop - start for first, stop in self._stored.parts if first <= start < stop), 0)
         if self.outgrown and start >= self._tail_start:
             return self._stop - start
         return self._writer.available(start) if self._writer is not None else 0
@@ -177,15 +189,18 @@ class Growing:
         raise StoreError("it has not come yet")
 
     def left(self, delivery: Delivery) -> None:
-        if delivery in self._deliveries:
-            self._deliveries.remove(delivery)
-            if self.outgrown:
-                self._trim()
-            if not self._deliveries:
-                stored, self._stored = self._stored, None
-                if stored is not None:
-                    stored.release()
-                self._idle()
+        if delivery not in self._deliveries:
+            return
+        del self._deliveries[delivery]
+        if self.outgrown:
+            self._trim()
+        if not self._deliveries:
+            stored, self._stored = self._stored, None
+            if stored is not None:
+                stored.release()
+            if self._dropped:
+                self.abort()
+            self._idle()
 
     def advanced(self) -> None:
         """A delivery has read on."""
@@ -196,7 +211,7 @@ class Growing:
 
     def _trim(self) -> None:
         """Forget what every reader has had; let the origin wait, or go on."""
-        slowest = min((delivery.position for delivery in self._deliveries), default=self._stop)
+        slowest = min((delivery.needs_from for delivery in self._deliveries), default=self._stop)
         tail = self._tail
         while tail and self._tail_start + len(tail[0]) <= slowest:
             self._tail_start += len(tail.popleft())

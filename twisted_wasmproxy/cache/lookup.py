@@ -44,8 +44,8 @@ class Lookup:
     """A request on its way through the cache; while it waits for another's answer, it is its client's `Source`."""
 
     __slots__ = (
-        *("_told", "alone", "caching", "client", "fill", "fwd", "incomplete", "key", "on_settled", "plain", "url"),
-        "wants",
+        *("_told", "again", "alone", "caching", "client", "fill", "fwd", "gone", "incomplete", "key", "on_settled"),
+        *("plain", "url", "wants"),
     )
 
     def __init__(self, caching: Caching, client: Client) -> None:
@@ -62,21 +62,25 @@ class Lookup:
         """What it waits for."""
         self.incomplete: IStoredResponse | None = None
         """A stored response that has not all of what is wanted."""
+        self.again = False
+        """Whether it has waited for what was only for requests with other fields (Vary)."""
         self.alone = False
         """Whether it has waited in vain, and waits for no other."""
+        self.gone = False
+        """Whether its client wants no answer from here any more."""
         self._told = False
         self.on_settled: Callable[[], None] | None = None
-        """Called once it has an answer, asks again, or has gone."""
+        """Called once, when it has an answer, waits for another's, or has gone."""
 
     def tell(self, status: CacheStatus) -> bool:
         """Tell the transaction, once, what is stored; return whether it still wants an answer."""
         if self._told:
-            return not self.client.closed
+            return not self.gone
         self._told = True
         return self.client.looked_up(status)
 
     def settle(self) -> None:
-        """It waits no longer."""
+        """It has nothing of its own under way any more."""
         settled, self.on_settled = self.on_settled, None
         if settled is not None:
             settled()
@@ -90,6 +94,8 @@ class Lookup:
         """As above."""
 
     def give_up(self) -> None:
+        self.gone = True
+        self.settle()
         fill, self.fill = self.fill, None
         if fill is not None:
             fill.lookup_left(self)

@@ -27,11 +27,13 @@ def question(
     stale: IStoredResponse | None,
     gap: ranges.Part | None,
     variants: Mapping[bytes, IStoredResponse],
+    whole: bool,
 ) -> Request:
     """Return the request to send, which is `request` itself if the cache has nothing to add.
 
     `stale` is to be validated (RFC 9111 section 4.3.1), or the part `gap` of it is missing (section 3.4); or the entity
-    tags of `variants`, which were selected by other requests, are named (section 4.1).
+    tags of `variants`, which were selected by other requests, are named (section 4.1). `whole`: the client's own
+    conditions and range are left out in any case, since others want the answer, too.
     """
     ours: list[tuple[bytes, bytes]] = []
     if request.method == b"GET":
@@ -39,7 +41,7 @@ def question(
             ours = policy.validators(stale.head) if gap is None else _range(stale, gap)
         elif variants:
             ours = [(b"If-None-Match", b", ".join(variants))]
-    if not ours:
+    if not ours and not (whole and asks_for_less(request.headers)):
         return request
     headers = Headers()
     headers.lines = [line for line in request.headers.lines if line[0] not in _CONDITIONS]

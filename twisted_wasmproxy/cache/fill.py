@@ -229,6 +229,7 @@ class Fill:
         if self._state is _State.OVER:
             return
         self._state = _State.OVER
+        self._incoming = None  # its content knows this fill
         self._cache.ended(self)
         self._close_fetch()
         held, self._held = self._held, []
@@ -468,7 +469,7 @@ class Fill:
         self._state = _State.STORING
         self._give_heads(self._incoming, content, response, end_stream)
         if end_stream:
-            self._ended(None)
+            self.fetch_end(None)
         else:
             self._check_abandoned()
         return True
@@ -558,12 +559,9 @@ class Fill:
             self._check_abandoned()
 
     def fetch_end(self, trailers: Headers | None) -> None:
-        if self._state is _State.STORING:
-            self._ended(trailers)
-
-    def _ended(self, trailers: Headers | None) -> None:
         incoming = self._incoming
-        assert incoming is not None
+        if incoming is None or self._state is not _State.STORING:
+            return
         content = incoming.content
         assert content is not None
         content.end(trailers)
@@ -584,9 +582,10 @@ class Fill:
     def fetch_failed(self, error: StreamError) -> None:
         if self._state is _State.STORING:
             assert self._incoming is not None
-            assert self._incoming.content is not None
+            content = self._incoming.content
+            assert content is not None
             self._over()
-            self._incoming.content.fail(error)
+            content.fail(error)
         elif self._state is _State.WAITING:
             if self._stale is not None:
                 self._cache.unanswered(self.key)

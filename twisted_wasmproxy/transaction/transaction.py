@@ -323,6 +323,9 @@ class Transaction:
             self.listener.timeouts.idle,
         )
         if not background:
+            before = self.fetch
+            if before is not None and before.closed:
+                before.let_go()
             self.hierarchy = b"DIRECT"
             self.outgoing = outgoing
             self.fetch = fetch

@@ -167,6 +167,43 @@ def test_an_error_of_the_origin_does_not_end_collapsing(site: Site) -> None:
     assert site.count == 2
 
 
+def test_parts_are_completed_though_the_origin_has_failed_before(site: Site) -> None:
+    whole = b"0123456789" * 10
+
+    def part(arrival: Arrival) -> bytes:
+        asked = (arrival.field(b"range") or b"bytes=0-99").removeprefix(b"bytes=").partition(b"-")
+        first, last = int(asked[0]), int(asked[2] or 99)
+        line = f"Content-Range: bytes {first}-{last}/100"
+        return ok(whole[first : last + 1], *STALE, 'ETag: "v"', line, status="206 x")
+
+    site.answer(part, close)
+    site.get("Range: bytes=0-9")
+    assert site.get("Range: bytes=2-3").body == b"23"
+    assert site.get().status == 502
+    site.answer(lambda arrival: part(arrival) if arrival.field(b"range") else ok(whole, FRESH, 'ETag: "v"'))
+    assert site.get().body == whole
+
+
+def test_a_refresh_of_what_has_grown_too_large_for_the_store_is_ended(small: Running) -> None:
+    site = small.site()
+    behind = "Cache-Control: max-age=1, stale-while-revalidate=600"
+    ended = threading.Event()
+
+    def endless(arrival: Arrival) -> bool:
+        arrival.send(ok(b"", FRESH, "Transfer-Encoding: chunked", length=False))
+        try:
+            while True:
+                arrival.send(b"%x\r\n%b\r\n" % (len(BODY), BODY))
+        except OSError:
+            ended.set()
+            return False
+
+    site.answer(ok(b"old", behind, "Age: 20"), endless)
+    site.get()
+    assert site.get().body == b"old"
+    assert ended.wait(10)
+
+
 # Clients that wait
 
 
@@ -302,6 +339,21 @@ def test_a_post_counts_as_moving_while_its_content_comes(tmp_path: Path) -> None
             threading.Event().wait(0.4)
             client.send(b"x")
         assert client.reply().status == 200
+
+
+def test_an_answer_to_a_get_with_content_is_not_given_to_others(site: Site) -> None:
+    site.answer(ok(b"poison", FRESH), ok(b"content", FRESH))
+    assert site.get(body=b"x").body == b"poison"
+    reply = site.get()
+    assert (reply.body, reply.hit) == (b"content", False)
+    assert site.get(body=b"x").body == b"content"
+    assert site.get().body == b"content"
+
+
+def test_what_is_not_stored_and_only_that_was_wanted_says_so(site: Site) -> None:
+    reply = site.get("Cache-Control: only-if-cached")
+    assert (reply.status, site.count) == (504, 0)
+    assert reply.cache.keys() == {"detail", "key"}
 
 
 # Filters of the origin phase

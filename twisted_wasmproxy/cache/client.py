@@ -8,6 +8,7 @@ from twisted_wasmproxy.http.messages import Request, Response
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.cache.status import CacheStatus
+    from twisted_wasmproxy.http.headers import Headers
     from twisted_wasmproxy.transaction.fetch import Fetch, FetchConsumer
 
     class Client(FetchConsumer, Protocol):
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
         def respond(self, response: Response, end_stream: bool) -> None:
             """Take the head of the answer."""
 
-        def not_cached(self) -> None:
-            """Answer 504: there is nothing stored for only-if-cached (RFC 9111 section 5.2.1.7)."""
+        def not_cached(self, said: Headers) -> None:
+            """Answer 504, with these fields: nothing is stored for only-if-cached (RFC 9111 section 5.2.1.7)."""
 
 
 class Source(Protocol):

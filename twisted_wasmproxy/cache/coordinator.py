@@ -155,6 +155,7 @@ class Cache:
         if lookup.gone:
             return
         client = lookup.client
+        lookup.incomplete = None
         now = time.time()
         stored = self._select(found, lookup)
         if stored is None:
@@ -169,7 +170,8 @@ class Cache:
         behind = verdict is Reuse.REVALIDATE_BEHIND
         if verdict is Reuse.VALIDATE and lookup.key in self._unanswered:
             behind = policy.may_serve_on_error(fresh, lookup.wants, now)
-        if behind or verdict in _USABLE:
+        usable = verdict in _USABLE
+        if usable or behind:
             status = CacheStatus(hit=True)
             made = answers.answer(lookup, stored.head, stored.parts, fresh, status, now, None, False)
             if made is not None:
@@ -179,17 +181,20 @@ class Cache:
                         self._refresh(lookup, stored)
                     self._give(client, stored, *made)
                 return
-            lookup.fwd = "partial"
+        complete = stored.parts == ((0, stored.head.length),)
+        if not complete:
             lookup.incomplete = stored
+        if usable:
+            lookup.fwd = "partial"
             wanted = answers.wanted_part(lookup, stored.head)
             gaps = ranges.missing(stored.parts, wanted) if wanted is not None else ()
-            self._ask(lookup, stored, gaps[0] if len(gaps) == 1 else None, found)
-            return
-        lookup.fwd = "stale" if verdict is Reuse.VALIDATE else "request"
-        if stored.parts != ((0, stored.head.length),):
-            lookup.incomplete = stored
-            stored = None
-        self._ask(lookup, stored, None, found)
+            if len(gaps) == 1:
+                self._ask(lookup, stored, gaps[0], found)
+            else:
+                self._ask(lookup, None, None, found)
+        else:
+            lookup.fwd = "stale" if verdict is Reuse.VALIDATE else "request"
+            self._ask(lookup, stored if complete else None, None, found)
 
     def _repeat(self, lookup: Lookup, stored: IStoredResponse, memo: _Memo, now: float) -> bool:
         """Answer as another request was answered within the same second: with no condition and no range, only Age and
@@ -236,8 +241,6 @@ class Cache:
         if not lookup.tell(CacheStatus(fwd=lookup.fwd)):
             lookup.settle()
             return
-        if lookup.fwd == "partial" and gap is None:
-            stored = None
         headers = client.request.headers
         fills = self._fills.get(lookup.key, ())
         for fill in fills:
@@ -249,7 +252,9 @@ class Cache:
                 return
         if lookup.wants.only_if_cached:
             lookup.settle()
-            client.not_cached()
+            said = Headers()
+            add_status(said, CacheStatus(detail="only-if-cached"), lookup.key, lookup.caching.config)
+            client.not_cached(said)
             return
         name = None
         if self._may_be_shared(lookup, stored):
@@ -435,6 +440,8 @@ class Cache:
         self, selection: Selection, limit: int
     ) -> Sequence[IStoredResponse] | Deferred[Sequence[IStoredResponse]]:
         """Return stored responses for people to look at."""
+        if self._broken or self._opening is not None:
+            return ()
         return self.store.entries(selection, limit)
 
     def close(self) -> Deferred[None]:
@@ -451,7 +458,9 @@ class Cache:
         return policy.freshness(stored.head, self.config.rules, self.config)
 
     def stats(self) -> Mapping[str, object] | Deferred[Any]:
-        """Return the figures of the store."""
+        """Return the figures of the store; none while it is not open."""
+        if self._broken or self._opening is not None:
+            return {}
         return self.store.stats()
 
 

@@ -90,6 +90,7 @@ class Fill:
         self.name = name
         self._stale = stale
         self._gap = gap
+        self._has_content = False
         self._rewritten = False
         """Whether the origin is asked for something else than the client has asked for."""
         self._state = _State.WAITING
@@ -121,6 +122,7 @@ class Fill:
         client = self._asker.client
         request = question(self._request, self._stale, self._gap, self._variants, whole)
         self._rewritten = request is not self._request
+        self._has_content = not end_stream
         fetch = self._fetch = client.open_fetch(self, request, self.background or client.closed)
         fetch.start(end_stream)
 
@@ -181,9 +183,9 @@ class Fill:
     def _check_abandoned(self) -> None:
         """End what nobody wants any more, if the rules say so or it could not be stored anyway."""
         content = self._incoming.content if self._incoming is not None else None
-        if self.background or self._waiting or (content is not None and content.has_readers):
+        if self._waiting or (content is not None and content.has_readers):
             return
-        finish = self._asker.caching.rules.finish_abandoned and not self._doomed
+        finish = (self.background or self._asker.caching.rules.finish_abandoned) and not self._doomed
         if self._state is _State.STORING:
             assert content is not None
             if content.length is None and (content.outgrown or not finish):
@@ -201,7 +203,9 @@ class Fill:
         """
         self._doomed = True
         self.name = None
-        return int(self._state is _State.COMMITTING and self._stale is None)
+        arrived = self._state is _State.COMMITTING and self._stale is None
+        self._check_abandoned()
+        return int(arrived)
 
     def stop(self) -> None:
         """The store is closed: whoever still wants something is told."""
@@ -333,15 +337,15 @@ class Fill:
             else:
                 self._validated(chosen, response)
             return True
-        if stale is None:
-            return False
         if status in self._asker.caching.rules.error_statuses:
             if self.background:
                 self._cache.refresh_failed(self.key)
-            self._stand_in(stale, status)
-            if not self._waiting:
-                self._over()
-            return not self._waiting
+            if not self._stand_in(status):
+                return False
+            self._over()
+            return True
+        if stale is None:
+            return False
         if self._gap is None:
             if status == 304 and self._rewritten:
                 self._validated(stale, response)
@@ -361,6 +365,8 @@ class Fill:
     def _why_not_store(self, response: Response) -> str:
         if self._doomed:
             return "invalidated meanwhile"
+        if self._has_content and self._request.method == b"GET":
+            return "request content"  # which is not in the key, and may have been what was answered
         caching = self._asker.caching
         return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config)
 
@@ -443,13 +449,17 @@ class Fill:
             and combining.same_representation(stored.head.headers, response.headers)
         )
 
-    def _stand_in(self, stale: IStoredResponse, status: int | None) -> None:
-        """Give a stale response to those who may have it; `status` is that of the origin's error, None if it does not
-        answer (section 4.2.4)."""
+    def _stand_in(self, status: int | None) -> bool:
+        """Give what is stored, though stale, to those who may have it; `status` is that of the origin's error, None if
+        it does not answer (section 4.2.4). Return whether something is stored, and nobody waits any more."""
+        stored = self._stale or self._asker.incomplete
+        if stored is None:
+            return False
         for lookup in list(self._waiting):
-            if lookup in self._waiting and (made := self._cache.stand_in(lookup, stale, status)) is not None:
+            if lookup in self._waiting and (give := self._cache.stand_in(lookup, stored, status)) is not None:
                 self._release(lookup)
-                made()
+                give()
+        return not self._waiting
 
     def _store(self, response: Response, end_stream: bool) -> bool:
         """Begin to store, and answer those who wait; return False if the store does not take it."""
@@ -587,9 +597,9 @@ class Fill:
             self._over()
             content.fail(error)
         elif self._state is _State.WAITING:
-            if self._stale is not None:
+            if self._stale is not None or self._asker.incomplete is not None:
                 self._cache.unanswered(self.key)
-                self._stand_in(self._stale, None)
+                self._stand_in(None)
             waiting = self._release_all()
             self._over()
             for lookup in waiting:

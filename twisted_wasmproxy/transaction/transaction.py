@@ -344,9 +344,11 @@ class Transaction:
         if self._response_pauses:
             source.pause_reading()
 
-    def not_cached(self) -> None:
+    def not_cached(self, said: Headers) -> None:
         """See `Client`."""
-        self.local_reply(local.error(504, "it is not stored, and only-if-cached was asked for", b"only_if_cached"))
+        reply = local.error(504, "it is not stored, and only-if-cached was asked for", b"only_if_cached")
+        reply.headers = [*reply.headers, *said]
+        self.local_reply(reply)
 
     def request_data_passed(self, data: bytes, end_stream: bool) -> None:
         fetch = self.fetch

@@ -154,6 +154,20 @@ def test_what_a_refresh_shows_to_be_gone_is_forgotten(site: Site) -> None:
     eventually(lambda: site.get().status == 404)
 
 
+def test_what_the_origin_has_changed_does_not_stand_in_though_the_change_is_not_stored(site: Site) -> None:
+    site.answer(ok(b"old", *STALE, 'ETag: "v"'), ok(b"new", "Cache-Control: no-store"), close)
+    site.get()
+    assert site.get().body == b"new"
+    assert site.get().status == 502
+
+
+def test_a_304_to_a_condition_of_the_client_leaves_what_is_stored(site: Site) -> None:
+    site.answer(ok(b"old", *STALE), ok(b"", 'ETag: "mine"', status="304 x", length=False), close)
+    site.get()
+    assert site.get('If-None-Match: "mine"').status == 304
+    assert site.get().body == b"old"
+
+
 def test_an_error_of_the_origin_does_not_end_collapsing(site: Site) -> None:
     gate = Gate(b"content", FRESH)
     site.answer(ok(b"", status="503 x"), gate)

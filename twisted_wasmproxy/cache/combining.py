@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from twisted_wasmproxy.cache.conditional import is_strong_date
-from twisted_wasmproxy.cache.ranges import ContentRange, content_range, parse_range
+from twisted_wasmproxy.cache.entry import StoredHead
+from twisted_wasmproxy.cache.ranges import ContentRange, Part, content_range, parse_range
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 
-__all__ = ["brought_part", "same_representation", "strong_validator"]
+__all__ = ["brought_part", "fits", "same_representation", "strong_validator"]
 
 
 def strong_validator(headers: Headers) -> bytes | None:
@@ -23,6 +24,17 @@ def same_representation(stored: Headers, received: Headers) -> bool:
     """Return whether two responses have parts of the same representation: the same strong validator."""
     validator = strong_validator(stored)
     return validator is not None and validator == strong_validator(received)
+
+
+def fits(stored: StoredHead, gap: Part, response: Response) -> bool:
+    """Return whether a 206 is the part that was asked for, of the same representation."""
+    got = content_range(response.headers.get(b"content-range"))
+    return (
+        got is not None
+        and (got.start, got.stop) == gap
+        and got.length == stored.length
+        and same_representation(stored.headers, response.headers)
+    )
 
 
 def brought_part(request: Request, response: Response) -> ContentRange | None:

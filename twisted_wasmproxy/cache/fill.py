@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any
-
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.cache import combining, policy, ranges
 from twisted_wasmproxy.cache.arriving import arriving, complete
 from twisted_wasmproxy.cache.backlog import Backlog
-from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
+from twisted_wasmproxy.cache.entry import Selection, StoredHead
+from twisted_wasmproxy.cache.freshening import Freshening
 from twisted_wasmproxy.cache.growing import Growing
 from twisted_wasmproxy.cache.incoming import Incoming
 from twisted_wasmproxy.cache.lookup import Lookup
@@ -295,7 +293,7 @@ class Fill:
         self._asker.client.incoming(response)
         stale = self._stale
         if stale is not None and self._request.method == b"HEAD":
-            work = self._head_came(stale, response)
+            work = self._freshening().by_head(stale, response) if not self._doomed else None
         else:
             work = self._cache.invalidate(self, self._asker, response)
         if work is not None:
@@ -325,7 +323,8 @@ class Fill:
 
     def _is_news(self, response: Response) -> bool:
         """Whether it says that what is stored is no longer so (section 4.3.3), though it is not stored itself."""
-        return self._request.method == b"GET" and (200 <= response.status < 400 or response.status in _GONE)
+        status = response.status
+        return self._request.method == b"GET" and ((status < 400 and status != 304) or status in _GONE)
 
     def _concerns_stored(self, response: Response) -> bool:
         """See what the answer says of what is stored; return True if that was all there is to do."""
@@ -350,7 +349,7 @@ class Fill:
             if status == 304 and self._rewritten:
                 self._validated(stale, response)
                 return True
-        elif status in (206, 416) and not self._fits(stale, response):
+        elif status in (206, 416) and not combining.fits(stale.head, self._gap, response):
             self._restart()
             return True
         return False
@@ -362,6 +361,9 @@ class Fill:
             return next(iter(self._variants.values())) if len(self._variants) == 1 else None
         return self._variants.get(etag)
 
+    def _freshening(self) -> Freshening:
+        return Freshening(self._asker.caching, self._request_time, self._response_time)
+
     def _why_not_store(self, response: Response) -> str:
         if self._doomed:
             return "invalidated meanwhile"
@@ -370,35 +372,18 @@ class Fill:
         caching = self._asker.caching
         return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config)
 
-    def _head_came(self, stored: IStoredResponse, response: Response) -> Deferred[Any] | None:
-        """A HEAD was answered: do what that says of the stored response to GET (section 4.3.5); return what has to be
-        waited for."""
-        if response.status != 200 or self._doomed:
-            return None
-        if not policy.head_update(stored.head, response):
-            self._cache.store.remove(stored)
-            return None
-        return self._update(stored, self._freshened(stored, response))
-
-    def _freshened(self, stored: IStoredResponse, response: Response) -> StoredHead:
-        caching = self._asker.caching
-        times = self._request_time, self._response_time
-        return policy.freshened(stored.head, response, *times, caching.rules, caching.config)
-
     def _validated(self, stored: IStoredResponse, response: Response) -> None:
-        """A 304 to validators of ours (section 4.3.4). They are of one response, so it is valid; should the 304 name
-        another representation, nothing of what it says is taken over but the time."""
-        if not policy.same_representation(stored.head, response):
-            response = Response(304, Headers((b"Date", value) for value in response.headers.get_all(b"date")))
-        head = self._freshened(stored, response)
+        """A 304 to validators of ours (section 4.3.4)."""
+        freshening = self._freshening()
+        head = freshening.freshened(stored, response)
         incoming = self._incoming = Incoming(self._cache, head, stored.parts, None, stored)
         self._state = _State.COMMITTING
         self._close_fetch()
         updated = None
         if not self._doomed:
-            updated = self._update(stored, head)
+            updated = freshening.update(stored, head)
             if self._variants:
-                self._adopt(stored, head)
+                freshening.adopt(stored, head, self._request)
         others = []
         for lookup in self._answered():
             if lookup is self._asker:
@@ -413,41 +398,6 @@ class Fill:
             updated.addCallback(lambda _: self._over())
         if others:
             self._cache.ask_by_turns(others, alone=True)
-
-    def _update(self, stored: IStoredResponse, head: StoredHead) -> Deferred[Any] | None:
-        """Give a stored response another head, if that is possible; return what has to be waited for."""
-        try:
-            updated = self._cache.store.update(stored, head)
-        except StoreError as error:
-            _not_stored(error)
-            return None
-        return updated.addErrback(_not_stored) if isinstance(updated, Deferred) else None
-
-    def _adopt(self, stored: IStoredResponse, head: StoredHead) -> None:
-        """The origin has chosen a variant of others for this request, too: store it for requests like this one, if it
-        is at hand."""
-        body = stored.body
-        if body is None:
-            return
-        vary = policy.selecting([name for name, _ in head.vary], self._request.headers)
-        writer = self._cache.store.create(head.replaced(vary=vary), len(body), None, 0)
-        if writer is None:
-            return
-        content = Growing(writer, 0, lambda _: None, lambda: None)
-        if body:
-            content.add(body, True)
-        if not content.outgrown:
-            content.commit(writer.head, lambda _: None)
-
-    def _fits(self, stored: IStoredResponse, response: Response) -> bool:
-        """Say whether a 206 is the part that was asked for, of the same representation (section 3.4)."""
-        got = ranges.content_range(response.headers.get(b"content-range"))
-        return (
-            got is not None
-            and (got.start, got.stop) == self._gap
-            and got.length == stored.head.length
-            and combining.same_representation(stored.head.headers, response.headers)
-        )
 
     def _stand_in(self, status: int | None) -> bool:
         """Give what is stored, though stale, to those who may have it; `status` is that of the origin's error, None if
@@ -626,8 +576,3 @@ class Fill:
             content.fail(StreamError(StreamFault.INCOMPLETE, "broken off by a filter"))
         if others:
             self._cache.ask_by_turns(others, alone=True)
-
-
-def _not_stored(error: StoreError | Failure) -> None:
-    reason = error.value if isinstance(error, Failure) else error
-    _log.error("what a validation says could not be stored: {reason}", reason=reason)

@@ -9,7 +9,7 @@ WAITING ──► STORING ──► COMMITTING ──► OVER     the answer is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from twisted_wasmproxy.cache import combining, policy, ranges
 from twisted_wasmproxy.cache.arriving import arriving, complete
 from twisted_wasmproxy.cache.backlog import Backlog
+from twisted_wasmproxy.cache.crowd import Crowd
 from twisted_wasmproxy.cache.entry import Selection, StoredHead
 from twisted_wasmproxy.cache.freshening import Freshening
 from twisted_wasmproxy.cache.growing import Growing
@@ -78,12 +79,10 @@ class Fill:
         self._cache = cache
         self._asker = lookup
         """Whose request this is; its client may have gone."""
-        self._leader = None if background else lookup
+        self._crowd = Crowd()
         self.background = background
         self._request = as_get(lookup.client.request) if background else lookup.client.request
         self._variants = variants
-        self._waiting: dict[Lookup, None] = {}
-        """In the order in which they came; who asked is the first."""
         self._look_later: list[Lookup] = []
         self.name = name
         self._stale = stale
@@ -104,7 +103,8 @@ class Fill:
         for one in self._held:
             one.hold()
         if not background:
-            self._wait(lookup)
+            self._crowd.leader = lookup
+            self._crowd.add(lookup, self)
 
     @property
     def key(self) -> bytes:
@@ -126,16 +126,11 @@ class Fill:
 
     # Those who want the answer
 
-    def _wait(self, lookup: Lookup) -> None:
-        lookup.fill = self
-        self._waiting[lookup] = None
-        lookup.client.take(lookup)
-
     def wait(self, lookup: Lookup, name: Name) -> bool:
         """Let another request wait for the head; return whether it is still to come, and what `name` says."""
         if self._state is not _State.WAITING or self.name != name:
             return False
-        self._wait(lookup)
+        self._crowd.add(lookup, self)
         lookup.settle()
         return True
 
@@ -159,29 +154,15 @@ class Fill:
         self._look_later.append(lookup)
         return True
 
-    def _release(self, lookup: Lookup) -> None:
-        """It waits no longer."""
-        del self._waiting[lookup]
-        lookup.fill = None
-        lookup.settle()
-        if lookup is self._leader:
-            self._leader = None
-
-    def _release_all(self) -> list[Lookup]:
-        waiting = list(self._waiting)
-        for lookup in waiting:
-            self._release(lookup)
-        return waiting
-
     def lookup_left(self, lookup: Lookup) -> None:
         """A client has gone that waited."""
-        self._release(lookup)
+        self._crowd.release(lookup)
         self._check_abandoned()
 
     def _check_abandoned(self) -> None:
         """End what nobody wants any more, if the rules say so or it could not be stored anyway."""
         content = self._incoming.content if self._incoming is not None else None
-        if self._waiting or (content is not None and content.has_readers):
+        if self._crowd or (content is not None and content.has_readers):
             return
         finish = (self.background or self._asker.caching.rules.finish_abandoned) and not self._doomed
         if self._state is _State.STORING:
@@ -210,7 +191,7 @@ class Fill:
         error = StreamError(StreamFault.OVERLOAD, "the cache is closed")
         content = self._incoming.content if self._state is _State.STORING and self._incoming is not None else None
         later, self._look_later = self._look_later, []
-        waiting = [*self._release_all(), *later]
+        waiting = [*self._crowd.release_all(), *later]
         self._over()
         for lookup in waiting:
             if not lookup.gone:
@@ -263,29 +244,30 @@ class Fill:
         return self._asker.client.attribute(path)
 
     def progress(self) -> int:
-        return self._received + (self._leader.client.progress() if self._leader is not None else 0)
+        leader = self._crowd.leader
+        return self._received + (leader.client.progress() if leader is not None else 0)
 
     def fetch_connecting(self) -> None:
-        if self._leader is not None:
-            self._leader.client.fetch_connecting()
+        if self._crowd.leader is not None:
+            self._crowd.leader.client.fetch_connecting()
 
     def fetch_sending(self, connection: ConnectionInfo) -> None:
         self._request_time = time.time()
-        if self._leader is not None:
-            self._leader.client.fetch_sending(connection)
+        if self._crowd.leader is not None:
+            self._crowd.leader.client.fetch_sending(connection)
 
     def fetch_answered(self) -> None:
         self._response_time = time.time()
-        if self._leader is not None:
-            self._leader.client.fetch_answered()
+        if self._crowd.leader is not None:
+            self._crowd.leader.client.fetch_answered()
 
     def fetch_informational(self, response: Response) -> None:
-        if self._leader is not None:
-            self._leader.client.fetch_informational(response)
+        if self._crowd.leader is not None:
+            self._crowd.leader.client.fetch_informational(response)
 
     def fetch_wants_pause(self, pause: bool) -> None:
-        if self._leader is not None:
-            self._leader.client.fetch_wants_pause(pause)
+        if self._crowd.leader is not None:
+            self._crowd.leader.client.fetch_wants_pause(pause)
 
     # FetchConsumer: the head of the answer
 
@@ -385,7 +367,7 @@ class Fill:
             if self._variants:
                 freshening.adopt(stored, head, self._request)
         others = []
-        for lookup in self._answered():
+        for lookup in self._crowd.in_turn():
             if lookup is self._asker:
                 served = incoming.answer(lookup, CacheStatus(fwd=lookup.fwd, fwd_status=304), validated=True)
             else:
@@ -405,11 +387,11 @@ class Fill:
         stored = self._stale or self._asker.incomplete
         if stored is None:
             return False
-        for lookup in list(self._waiting):
-            if lookup in self._waiting and (give := self._cache.stand_in(lookup, stored, status)) is not None:
-                self._release(lookup)
+        for lookup in self._crowd:
+            if (give := self._cache.stand_in(lookup, stored, status)) is not None:
+                self._crowd.release(lookup)
                 give()
-        return not self._waiting
+        return not self._crowd
 
     def _store(self, response: Response, end_stream: bool) -> bool:
         """Begin to store, and answer those who wait; return False if the store does not take it."""
@@ -441,17 +423,10 @@ class Fill:
             return None
         return stored
 
-    def _answered(self) -> Iterator[Lookup]:
-        """Release those who wait, each when it is its turn: as long as any is left, this is not abandoned."""
-        while self._waiting:
-            lookup = next(iter(self._waiting))
-            self._release(lookup)
-            yield lookup
-
     def _give_heads(self, incoming: Incoming, content: Growing, response: Response, end_stream: bool) -> None:
         """Answer those who wait: who asked gets what came, the others what is stored."""
         others = []
-        for lookup in self._answered():
+        for lookup in self._crowd.in_turn():
             if lookup is self._asker:
                 self._give_asker(incoming, content, response, end_stream)
             elif not incoming.share(lookup):
@@ -477,11 +452,11 @@ class Fill:
 
     def _pass_on(self, response: Response, end_stream: bool, why: str) -> None:
         """Give the answer to who asked, and let the others ask for themselves."""
-        leader, fetch = self._leader, self._fetch
+        leader, fetch = self._crowd.leader, self._fetch
         if leader is not None:
-            self._release(leader)
+            self._crowd.release(leader)
             self._fetch = None
-        others = self._release_all()
+        others = self._crowd.release_all()
         doomed = self._doomed
         self._over()
         if leader is not None:
@@ -550,7 +525,7 @@ class Fill:
             if self._stale is not None or self._asker.incomplete is not None:
                 self._cache.unanswered(self.key)
                 self._stand_in(None)
-            waiting = self._release_all()
+            waiting = self._crowd.release_all()
             self._over()
             for lookup in waiting:
                 if not lookup.gone:
@@ -566,7 +541,7 @@ class Fill:
         """A filter of the origin phase answers itself, or breaks off: that is for who asked."""
         asker = self._asker
         content = self._incoming.content if self._incoming is not None else None
-        others = [lookup for lookup in self._release_all() if lookup is not asker]
+        others = [lookup for lookup in self._crowd.release_all() if lookup is not asker]
         if content is not None:
             content.abort()
         self._over()

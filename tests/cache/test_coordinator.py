@@ -312,6 +312,33 @@ def test_clients_that_go_away_while_others_ask_in_turn_hold_nobody_up(running: R
     assert [client.reply().body for client in first + staying] == [b"own"] * (1 + count)
 
 
+def test_a_large_crowd_for_what_cannot_be_shared_is_let_go_faster_and_faster(site: Site) -> None:
+    """The origin takes a tenth of a second each time: sixteen at a time would take longer than a second."""
+    gate = Gate(b"own", "Cache-Control: private")
+    gate.rest.set()
+    at_once = [0, 0]
+    lock = threading.Lock()
+
+    def own(arrival: Arrival) -> bytes:
+        with lock:
+            at_once[0] += 1
+            at_once[1] = max(at_once)
+        threading.Event().wait(0.1)
+        with lock:
+            at_once[0] -= 1
+        return ok(b"own", "Cache-Control: private")
+
+    site.answer(gate, own)
+    clients = crowd(site, 1)
+    site.wait(1)
+    clients += crowd(site, 150)
+    settle(site)
+    gate.head.set()
+    assert {client.reply().body for client in clients} == {b"own"}
+    assert site.count == 151
+    assert 20 < at_once[1] < 120
+
+
 def test_who_waits_for_a_commit_and_goes_away_holds_nobody_up(running: Running) -> None:
     running.store.late = {"commit"}
     running.store.gates["commit"] = []

@@ -14,7 +14,7 @@ import yaml
 from tests.e2e.support import pem_files, scripted_origin
 from tests.e2e.test_operation import reload
 from tests.e2e_cache.support import FRESH, Stand, ok, open_to, serving
-from tests.support.proxy import free_port
+from tests.support.proxy import fetch, free_port
 
 
 def changed(stand: Stand, **sections: Any) -> dict[str, Any]:
@@ -234,3 +234,19 @@ def test_a_stop_lets_those_finish_who_share_a_fetch(tmp_path: Path) -> None:
             assert client.read(100_000) == b"x" * 100_000
         assert stand.proxy.process.wait(15) in (0, -signal.SIGTERM)
         assert site.count == 1
+
+
+def test_the_control_api_tells_freshness_by_the_rule_after_a_restart_too(tmp_path: Path) -> None:
+    admin = free_port()
+    sections = {
+        "admin": {"endpoint": f"tcp:{admin}:interface=127.0.0.1"},
+        "remap": [{"upstream": "origin", "cache": {"default_ttl": "60s"}}],
+    }
+    with serving(tmp_path, {"memory": "8MiB", "disk": {"path": "store", "size": "16MiB"}}, **sections) as stand:
+        site = stand.site()
+        site.answer(ok(b"x", 'ETag: "1"'))
+        site.get()
+        stand.restart()
+        (entry,) = fetch(admin, "/cache/entries").json()["entries"]
+        assert entry["state"] == "fresh"
+        assert 50 < entry["ttl"] <= 60

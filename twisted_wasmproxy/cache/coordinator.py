@@ -64,6 +64,8 @@ class Cache:
         self.store = store
         self.config = config
         """The latest; those who ask bring theirs."""
+        self.cachings: dict[bytes, Caching] = {}
+        """The latest rules, by the second field of the keys."""
         self._fills: dict[bytes, tuple[Fill, ...]] = {}
         """All that are under way, by key; the latest is the last."""
         self._opening: list[Callable[[], None]] | None = None
@@ -452,10 +454,13 @@ class Cache:
         return stopped
 
     def freshness_of(self, stored: IStoredResponse) -> Freshness:
-        """Return how long a stored response may be used, by the rules that it was used by last."""
+        """Return how long a stored response may be used, by the rules that it was used by last, or will be."""
         if isinstance(stored.memo, _Memo):
             return stored.memo.fresh
-        return policy.freshness(stored.head, self.config.rules, self.config)
+        caching = self.cachings.get(stored.head.key.split(b"\0", 2)[1])
+        if caching is None:
+            return policy.freshness(stored.head, self.config.rules, self.config)
+        return policy.freshness(stored.head, caching.rules, caching.config)
 
     def stats(self) -> Mapping[str, object] | Deferred[Any]:
         """Return the figures of the store; none while it is not open."""

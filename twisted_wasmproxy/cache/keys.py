@@ -34,7 +34,9 @@ class KeyMaker:
     """
 
     def __init__(self, config: CacheKeyConfig, space: bytes) -> None:
-        self._tail = b"\0" + _escaped(space)
+        self.space = _escaped(space)
+        """The second field of the keys that are made."""
+        self._tail = b"\0" + self.space
         self._query = _query_maker(config)
         self._host = config.host
         # Field names are compared without case, cookies' are not.

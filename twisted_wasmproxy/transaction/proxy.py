@@ -135,4 +135,8 @@ class Proxy:
 
 
 def _caching(cache: Cache, rules: CacheRules, config: CacheConfig, space: bytes) -> Caching | None:
-    return Caching(cache, rules, config, space) if rules.enabled else None
+    if not rules.enabled:
+        return None
+    caching = Caching(cache, rules, config, space)
+    cache.cachings[caching.keys.space] = caching
+    return caching

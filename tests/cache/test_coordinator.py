@@ -286,6 +286,28 @@ def test_who_wants_the_end_of_what_has_just_begun_asks_for_it(site: Site) -> Non
     assert site.get().hit
 
 
+def test_a_part_that_comes_late_does_not_take_the_place_of_the_whole(site: Site) -> None:
+    big = BODY * 20
+    whole = Gate(big, FRESH, 'ETag: "v"')
+    whole.head.set()
+    line = f"Content-Range: bytes {len(big) - 10}-{len(big) - 1}/{len(big)}"
+    part = Gate(big[-10:], FRESH, 'ETag: "v"', line, status="206 x")
+    part.head.set()
+    site.answer(whole, part)
+    (one,) = crowd(site, 1)
+    one.read_head()
+    (other,) = crowd(site, 1, "Range: bytes=-10")
+    other.read_head()
+    whole.rest.set()
+    assert one.read(len(big)) == big
+    assert site.get().hit
+    part.rest.set()
+    assert other.read(10) == big[-10:]
+    site.stand.quiet()  # type: ignore[attr-defined]  # it is a `Running`
+    reply = site.get()
+    assert (reply.hit, reply.body == big) == (True, True)
+
+
 @pytest.mark.parametrize("count", [1, 40])
 def test_clients_that_go_away_while_others_ask_in_turn_hold_nobody_up(running: Running, count: int) -> None:
     """Many wait in vain, half of them go away, and the rest is served all the same."""
@@ -616,6 +638,20 @@ def test_a_store_of_any_mood_spoils_no_answer(tmp_path: Path, late: tuple[str, .
             site.get()
             running.quiet()
             assert site.get().hit
+
+
+@pytest.mark.parametrize("late", [(), SLOW], ids=["at once", "later"])
+@pytest.mark.parametrize("failing", ["create", "write", "commit"])
+def test_a_variant_that_is_chosen_again_and_cannot_be_stored(
+    running: Running, late: tuple[str, ...], failing: str
+) -> None:
+    site = running.site()
+    site.answer(validating('"v"', BODY, FRESH, "Vary: a"))
+    site.get("A: 1")
+    running.store.late, running.store.failing = set(late), {failing}
+    for _ in range(2):
+        assert site.get("A: 2").body == BODY
+    running.quiet()
 
 
 def test_a_slow_invalidation_does_not_lose_flow_control(tmp_path: Path) -> None:

@@ -304,6 +304,14 @@ class Cache:
         else:
             self._fills.pop(fill.key, None)
 
+    def whole_came(self, fill: Fill) -> None:
+        """All of a representation is about to be stored: no part that comes later takes its place."""
+        head = fill.head
+        assert head is not None
+        for other in self._fills.get(fill.key, ()):
+            if other is not fill and other.is_part_of(head):
+                other.doom()
+
     # What was learnt of origins
 
     def not_shared(self, lookup: Lookup) -> None:

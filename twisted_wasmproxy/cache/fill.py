@@ -186,6 +186,11 @@ class Fill:
         self._check_abandoned()
         return int(arrived)
 
+    def is_part_of(self, head: StoredHead) -> bool:
+        """Say whether it stores a part of what is selected by the same requests."""
+        incoming = self._incoming
+        return incoming is not None and not incoming.is_whole and incoming.head.vary == head.vary
+
     def stop(self) -> None:
         """The store is closed: whoever still wants something is told."""
         error = StreamError(StreamFault.OVERLOAD, "the cache is closed")
@@ -512,6 +517,8 @@ class Fill:
             content.drop()
             return
         self._state = _State.COMMITTING
+        if incoming.is_whole:
+            self._cache.whole_came(self)
         content.commit(complete(incoming.head, content.stop, content.trailers), lambda _: self._over())
 
     def fetch_failed(self, error: StreamError) -> None:

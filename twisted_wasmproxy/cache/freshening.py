@@ -77,16 +77,20 @@ class Freshening:
         writer = self._store.create(head.replaced(vary=vary), len(body), None, 0)
         if writer is None:
             return
+
+        def failed(error: StoreError | Failure) -> None:
+            writer.abort()
+            _not_stored(error)
+
         try:
             if body:
                 writer.write(body)
             made = writer.commit(writer.head)
         except StoreError as error:
-            writer.abort()
-            _not_stored(error)
+            failed(error)
         else:
             if isinstance(made, Deferred):
-                made.addErrback(_not_stored)
+                made.addErrback(failed)
 
 
 def _not_stored(error: StoreError | Failure) -> None:

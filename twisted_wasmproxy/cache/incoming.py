@@ -37,6 +37,11 @@ class Incoming:
         self._stored = stored
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it will be all of the representation."""
+        return len(self._parts) == 1 and self._parts[0][0] == 0 and self._parts[0][1] in (None, self.head.length)
+
+    @property
     def outgrown(self) -> bool:
         """Whether the store does not keep all of it."""
         return self.content is not None and self.content.outgrown

@@ -28,7 +28,7 @@ __all__ = ["TieredStore"]
 T = TypeVar("T")
 
 AHEAD = 64 * 1024 * 1024
-"""Bytes that wait for the disk and need not: of more, it gets nothing that memory keeps."""
+"""Bytes that may wait for the disk; with more, what comes has to wait for it, too."""
 BEHIND = 1000
 """Commits that wait for the disk; of more, it gets none that memory keeps."""
 COPIES = 4
@@ -117,19 +117,16 @@ class TieredWriter:
                 self._memory = None
         if pause is None or self._memory is None or self._may_grow:
             return pause
-        self._run_ahead(pause, len(data))
-        return None
+        return self._run_ahead(pause, len(data))
 
-    def _run_ahead(self, pause: Deferred[None], size: int) -> None:
-        """Go on although the disk asked to wait: memory has room for all of it."""
+    def _run_ahead(self, pause: Deferred[None], size: int) -> Deferred[None] | None:
+        """Go on although the disk asked to wait, as memory has room for all of it; but not further than `AHEAD`."""
         self._ahead += size
         self._store.ahead += size
-        if self._store.ahead > AHEAD:
-            self._store.dropped += 1
-            self._leave_disk()
-        elif self._slow is None:
+        if self._slow is None:
             self._slow = pause
             pause.addCallback(lambda _: self._caught_up())
+        return pause if self._store.ahead > AHEAD else None
 
     def _caught_up(self) -> None:
         self._slow = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted_wasmproxy.cache.conditional import is_strong_date
 from twisted_wasmproxy.cache.entry import StoredHead
+from twisted_wasmproxy.cache.fields import entity_tag
 from twisted_wasmproxy.cache.ranges import ContentRange, Part, content_range, parse_range
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
@@ -14,10 +15,10 @@ __all__ = ["brought_part", "fits", "same_representation", "strong_validator"]
 def strong_validator(headers: Headers) -> bytes | None:
     """Return what an If-Range can hold: a strong entity tag, else a Last-Modified that is a strong validator; None if
     there is neither (RFC 9110 sections 8.8.1 and 13.1.5)."""
-    etag = headers.get(b"etag")
-    if etag is None:
+    if b"etag" not in headers:
         return headers.get(b"last-modified") if is_strong_date(headers) else None
-    return etag if etag.startswith(b'"') and etag.endswith(b'"') and len(etag) > 1 else None
+    etag = entity_tag(headers)
+    return etag if etag is not None and not etag.startswith(b"W/") else None
 
 
 def same_representation(stored: Headers, received: Headers) -> bool:

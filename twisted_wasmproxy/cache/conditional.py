@@ -6,13 +6,12 @@ import re
 
 from twisted_wasmproxy.cache.dates import parse_http_date
 from twisted_wasmproxy.cache.entry import StoredHead
+from twisted_wasmproxy.cache.fields import entity_tag
 from twisted_wasmproxy.http.headers import Headers
 
 __all__ = ["is_conditional", "is_strong_date", "needs_origin", "not_modified_headers", "outcome", "range_applies"]
 
 _OPAQUE = rb'"[\x21\x23-\x7e\x80-\xff]*"'
-_ENTITY_TAG = re.compile(rb"(?:W/)?" + _OPAQUE)
-"""RFC 9110 section 8.8.3; the weakness flag is case-sensitive."""
 _ENTITY_TAGS = re.compile(rb"[ \t]*(?:(?:W/)?(" + _OPAQUE + rb")[ \t]*)?(?:,|\Z)")
 """One element of a list of them, which may be empty (section 5.6.1.2)."""
 
@@ -83,7 +82,7 @@ def range_applies(headers: Headers, head: StoredHead) -> bool:
         return False
     value = values[0]
     if value[-1:] == b'"':
-        return value[:1] == b'"' and value == _entity_tag(head.headers)
+        return value[:1] == b'"' and value == entity_tag(head.headers)
     wanted = parse_http_date(value)
     return (
         wanted is not None and wanted == _single_date(head.headers, b"last-modified") and is_strong_date(head.headers)
@@ -121,7 +120,7 @@ def _names(values: list[bytes], stored: Headers) -> bool:
     value = b",".join(values).strip(b" \t")
     if value == b"*":
         return True
-    tag = _entity_tag(stored)
+    tag = entity_tag(stored)
     if tag is None:
         return False
     if value == tag:
@@ -136,14 +135,6 @@ def _names(values: list[bytes], stored: Headers) -> bool:
         found = found or element[1] == opaque
         position = element.end()
     return found
-
-
-def _entity_tag(headers: Headers) -> bytes | None:
-    """Return the ETag; None if there is none, several that differ, or one that is not valid."""
-    values = headers.get_all(b"etag")
-    if not values or _ENTITY_TAG.fullmatch(values[0]) is None or values.count(values[0]) != len(values):
-        return None
-    return values[0]
 
 
 def _modified(head: StoredHead) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import date
 from email.utils import formatdate
+from functools import lru_cache
 
 __all__ = ["http_date", "parse_http_date"]
 
@@ -24,7 +25,12 @@ _ASCTIME_LENGTH = len("Sun Nov  6 08:49:37 1994")
 
 def http_date(seconds: float) -> bytes:
     """Return a time since the epoch as an IMF-fixdate; fractions of a second are dropped."""
-    return formatdate(int(seconds), usegmt=True).encode("ascii")
+    return _fixdate(int(seconds))
+
+
+@lru_cache(maxsize=16)  # nearly all are of the present second
+def _fixdate(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode("ascii")
 
 
 def parse_http_date(value: bytes, now: float | None = None) -> int | None:

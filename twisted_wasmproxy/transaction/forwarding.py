@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from email.utils import formatdate
 
+from twisted_wasmproxy.cache.dates import http_date
 from twisted_wasmproxy.config.model import HeadersConfig
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 
-__all__ = ["Forwarder", "http_date"]
-
-_date: tuple[int, bytes] = (0, b"")
-
-
-def http_date(now: float) -> bytes:
-    """Return `now` (seconds since the epoch) as an IMF-fixdate (RFC 9110 section 5.6.7)."""
-    global _date
-    second = int(now)
-    if _date[0] != second:
-        _date = (second, formatdate(second, usegmt=True).encode())
-    return _date[1]
+__all__ = ["Forwarder"]
 
 
 class Forwarder:

@@ -90,7 +90,7 @@ class ChangeLog:
                 _write(self._file, bytes(_RING_AT + RING), 0)
                 _write(self._file, MAGIC, 0)
             self._map = mmap.mmap(self._file, _RING_AT, access=mmap.ACCESS_READ)
-        except BaseException:
+        except BaseException:  # whatever went wrong, nothing stays open
             os.close(self._file)
             raise
         self.shown = memoryview(self._map)[_COUNTER_AT : _COUNTER_AT + _COUNTER.size].cast("Q")

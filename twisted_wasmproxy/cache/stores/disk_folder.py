@@ -94,7 +94,7 @@ class Folder:
             self._open_store(map_size)
         try:
             self._register()
-        except BaseException:
+        except BaseException:  # whatever went wrong, nothing stays open
             self.environment.close()
             raise
 
@@ -123,7 +123,7 @@ class Folder:
                 change = Change(self.index, txn)
                 self.process = change.new_process()
                 change.finish()
-        except BaseException:
+        except BaseException:  # whatever went wrong, nothing stays open
             environment.close()
             raise
         self.environment = environment
@@ -148,7 +148,7 @@ class Folder:
             self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             new.rename(self.path / f"process-{self.process}")
-        except BaseException:
+        except BaseException:  # whatever went wrong, nothing stays open
             self.changes.close()
             raise
         self._slots: dict[int, int] = {}

@@ -15,7 +15,7 @@ from tests.cache.stores.driver import Driver, until
 from tests.cache.support import head
 from tests.support.reactor import call, run, started_reactor
 from twisted_wasmproxy.cache.entry import Selection
-from twisted_wasmproxy.cache.stores import tiered
+from twisted_wasmproxy.cache.stores import tiered_response
 from twisted_wasmproxy.cache.stores.disk import DiskStore
 from twisted_wasmproxy.cache.stores.memory import MemoryStore
 from twisted_wasmproxy.cache.stores.tiered import TieredStore
@@ -142,7 +142,7 @@ def test_what_outgrows_memory_is_read_on_from_where_a_reader_was(tmp_path: Path)
 def test_memory_goes_ahead_of_a_slow_disk_so_far_and_no_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiered, "AHEAD", 4 * MIB)
+    monkeypatch.setattr(tiered_response, "AHEAD", 4 * MIB)
     disk = DiskStore(DiskCacheConfig(tmp_path / "cache", 256 * MIB), started_reactor())
     store = Driver(TieredStore(MemoryStore(64 * MIB, 32 * MIB), disk, 32 * MIB), run, 64 * MIB)
     store.start()

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -20,6 +20,7 @@ from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.disk_changes import Changed, Purged
 from twisted_wasmproxy.cache.stores.shared import SharedStore
+from twisted_wasmproxy.cache.stores.tiered_response import FromDisk, TieredWriter, later
 from twisted_wasmproxy.interfaces import ICacheStore, IStoredResponse, IStoreWriter
 from twisted_wasmproxy.logs import Logger
 
@@ -27,8 +28,6 @@ __all__ = ["TieredStore"]
 
 T = TypeVar("T")
 
-AHEAD = 64 * 1024 * 1024
-"""Bytes that may wait for the disk; with more, what comes has to wait for it, too."""
 BEHIND = 1000
 """Commits that wait for the disk; of more, it gets none that memory keeps."""
 COPIES = 4
@@ -37,145 +36,6 @@ COPY_SIZE = 256 * 1024
 OTHERS_SIZE = 4 * 1024 * 1024
 """Bytes for what is remembered of variants that are on the disk only."""
 _HEAD_CHARGE = 2048
-
-
-@implementer(IStoredResponse)
-class FromDisk:
-    """A response found on disk: copied into memory when it is used."""
-
-    def __init__(self, store: TieredStore, inner: IStoredResponse) -> None:
-        self._store = store
-        self.inner = inner
-        self.head = inner.head
-        self.parts = inner.parts
-        self.size = inner.size
-        self.body = inner.body
-        self.memo: object = None
-        self._used = False
-
-    def read(self, start: int, size: int) -> bytes | Deferred[bytes]:
-        data = self.inner.read(start, size)
-        return data.addErrback(self._gone) if isinstance(data, Deferred) else data
-
-    def _gone(self, failure: Failure) -> Failure:
-        self._store.forget_others(self.head.key)
-        return failure
-
-    def used(self) -> None:
-        self.inner.used()
-        if not self._used:
-            self._used = True
-            self._store.copy(self)
-
-    def hold(self) -> None:
-        self.inner.hold()
-
-    def release(self) -> None:
-        self.inner.release()
-
-
-@implementer(IStoreWriter)
-class TieredWriter:
-    """Writes to memory, disk or both; at least one is there, and has all that was written."""
-
-    def __init__(
-        self,
-        store: TieredStore,
-        head: StoredHead,
-        memory: IStoreWriter | None,
-        disk: IStoreWriter | None,
-        may_grow: bool,
-    ) -> None:
-        self.head = head
-        self._store = store
-        self._memory = memory
-        self._disk = disk
-        self._written = 0
-        self._may_grow = may_grow
-        """Whether it may become too large for memory, so that the disk must keep up."""
-        self._ahead = 0
-        """Bytes given to the disk's writer since it asked to wait."""
-        self._slow: Deferred[None] | None = None
-
-    def write(self, data: bytes) -> Deferred[None] | None:
-        self._written += len(data)
-        pause = None
-        if self._disk is not None:
-            try:
-                pause = self._disk.write(data)
-            except StoreError:
-                if self._memory is None:
-                    raise
-                self._leave_disk()
-        if self._memory is not None:
-            try:
-                self._memory.write(data)
-            except StoreError:
-                if self._disk is None:
-                    raise
-                self._memory.abort()
-                self._memory = None
-        if pause is None or self._memory is None or self._may_grow:
-            return pause
-        return self._run_ahead(pause, len(data))
-
-    def _run_ahead(self, pause: Deferred[None], size: int) -> Deferred[None] | None:
-        """Go on although the disk asked to wait, as memory has room for all of it; but not further than `AHEAD`."""
-        self._ahead += size
-        self._store.ahead += size
-        if self._slow is None:
-            self._slow = pause
-            pause.addCallback(lambda _: self._caught_up())
-        return pause if self._store.ahead > AHEAD else None
-
-    def _caught_up(self) -> None:
-        self._slow = None
-        self._store.ahead -= self._ahead
-        self._ahead = 0
-
-    def _leave_disk(self) -> None:
-        if self._disk is not None:
-            disk, self._disk = self._disk, None
-            disk.abort()
-            self._caught_up()
-
-    def available(self, start: int) -> int:
-        return self._one.available(start)
-
-    def read(self, start: int, size: int) -> bytes | Deferred[bytes]:
-        return self._one.read(start, size)
-
-    @property
-    def _one(self) -> IStoreWriter:
-        one = self._memory if self._memory is not None else self._disk
-        assert one is not None
-        return one
-
-    def commit(self, head: StoredHead) -> IStoredResponse | Deferred[IStoredResponse]:
-        if self._memory is not None and self._disk is not None and self._written != head.length:
-            self._memory.abort()
-            self._memory = None
-        if self._memory is not None:
-            try:
-                stored = self._memory.commit(head)
-            except StoreError:
-                if self._disk is None:
-                    raise
-                self._memory.abort()
-                self._memory = None
-            else:
-                assert not isinstance(stored, Deferred)
-                self._store.stored(stored, self._disk)
-                return stored
-        assert self._disk is not None
-        return _later(self._disk.commit, head).addCallback(self._store.stored_on_disk)
-
-    def abort(self) -> None:
-        if self._memory is not None:
-            self._memory.abort()
-        if self._disk is not None:
-            self._disk.abort()
-        self._caught_up()
 
 
 @implementer(ICacheStore)
@@ -221,16 +81,16 @@ class TieredStore:
             self._log.error("{error}; the cache is in memory only", error=failure.getErrorMessage())
 
         self._memory.start()
-        return _later(self._given_disk.start).addCallbacks(started, failed)
+        return later(self._given_disk.start).addCallbacks(started, failed)
 
     def stop(self) -> Deferred[None] | None:
         pending = self._committing()
-        memory = _later(self._memory.stop)
+        memory = later(self._memory.stop)
         if self._disk is None:
             return memory
         disk, self._disk, self._shared = self._disk, None, None
         self._others.clear()
-        closing: list[Deferred[Any]] = [memory, _later(disk.stop), *pending]
+        closing: list[Deferred[Any]] = [memory, later(disk.stop), *pending]
         return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
 
     def lookup(self, key: bytes) -> Sequence[IStoredResponse] | Deferred[Sequence[IStoredResponse]]:
@@ -358,7 +218,7 @@ class TieredStore:
                 self._forget_on_disk(lambda other: other.vary == head.vary, head)
             done.callback(None)
 
-        _later(disk.commit, head).addBoth(ended)
+        later(disk.commit, head).addBoth(ended)
 
     def stored_on_disk(self, stored: IStoredResponse) -> IStoredResponse:
         """It is on disk; what it has replaced leaves memory."""
@@ -374,7 +234,7 @@ class TieredStore:
             for copy in self._copies(stored.head):
                 if _is_same(copy.head, stored.head):
                     self._memory.update(copy, head)
-            return _later(self._disk.update, stored.inner, head).addCallback(self._updated)
+            return later(self._disk.update, stored.inner, head).addCallback(self._updated)
         new: IStoredResponse = self._memory.update(stored, head)
         if self._disk is not None:
             old = stored.head
@@ -382,7 +242,7 @@ class TieredStore:
             def update(disk: ICacheStore, found: Sequence[IStoredResponse]) -> None:
                 for other in found:
                     if _is_same(other.head, old):
-                        _later(disk.update, other, head).addBoth(lambda _: self.forget_others(head.key))
+                        later(disk.update, other, head).addBoth(lambda _: self.forget_others(head.key))
 
             self._on_disk(head.key, update)
         return new
@@ -416,7 +276,7 @@ class TieredStore:
             return in_memory
 
         def purge(_: object) -> Deferred[int]:
-            return succeed(0) if self._disk is None else _later(self._disk.purge, selection, soft)
+            return succeed(0) if self._disk is None else later(self._disk.purge, selection, soft)
 
         def purged(on_disk: int) -> int:
             self._forget_all_others()
@@ -440,7 +300,7 @@ class TieredStore:
                 entries.setdefault((stored.head.key, stored.head.vary), FromDisk(self, stored))
             return list(entries.values())[:limit]
 
-        return _later(self._disk.entries, selection, limit).addCallback(found)
+        return later(self._disk.entries, selection, limit).addCallback(found)
 
     def stats(self) -> Mapping[str, int | float | str] | Deferred[Mapping[str, int | float | str]]:
         """Figures of both under `memory_` and `disk_`; as both mostly have the same, the larger one counts for both."""
@@ -449,7 +309,7 @@ class TieredStore:
             return memory
 
         def ask(_: object) -> Deferred[Mapping[str, int | float | str]]:
-            return succeed(memory) if self._disk is None else _later(self._disk.stats)
+            return succeed(memory) if self._disk is None else later(self._disk.stats)
 
         def figures(disk: Mapping[str, int | float | str]) -> Mapping[str, int | float | str]:
             both: dict[str, int | float | str] = {}
@@ -563,7 +423,7 @@ class TieredStore:
         """Call a function with what is on disk under a key, after what is on its way there has come."""
 
         def look(_: object) -> Deferred[Sequence[IStoredResponse]]:
-            return succeed(()) if self._disk is None else _later(self._disk.lookup, key)
+            return succeed(()) if self._disk is None else later(self._disk.lookup, key)
 
         def found(result: Sequence[IStoredResponse]) -> None:
             if self._disk is not None:
@@ -593,12 +453,6 @@ class TieredStore:
 
             deferred.addCallback(fired)
         return gatherResults(waiting).addCallback(lambda _: None)
-
-
-def _later(function: Callable[..., T | Deferred[T]], *arguments: object) -> Deferred[T]:
-    """Return what a function returns, or raises, as a Deferred."""
-    result: Deferred[Any] = maybeDeferred(function, *arguments)
-    return result
 
 
 def _is_same(one: StoredHead, other: StoredHead) -> bool:

@@ -24,6 +24,9 @@ __all__ = ["Handler", "Limits", "Refused", "ServerFactory", "ServerProtocol"]
 HELD_LIMIT = 64 * 1024
 """Bytes of later, pipelined requests that are kept before the connection is not read any more."""
 
+PIPELINE_BATCH = 32
+"""Pipelined requests of one connection that are begun in one turn of the reactor, before other connections have theirs."""
+
 DISCARD_LIMIT = 256 * 1024
 """Bytes of a request that are read only to be forgotten, after it was answered early, to keep the connection."""
 
@@ -80,7 +83,8 @@ _CLOSED = _Input.CLOSED
 
 # What each state goes over to:
 #
-#   HEAD     a head without content -> NEXT; with content -> CONTENT; refused -> LINGER
+#   HEAD     a head without content -> NEXT; with content -> CONTENT; refused -> LINGER; no head is read while responses
+#            wait for the client to read them
 #   CONTENT  its end -> NEXT; the response ends first -> DISCARD or LINGER; framing broken, silence -> LINGER
 #   NEXT     the response ends -> HEAD, or LINGER or CLOSED where the connection does not persist; a tunnel -> TUNNEL
 #   DISCARD  the end of the content -> HEAD; too much of it -> LINGER
@@ -91,7 +95,18 @@ _CLOSED = _Input.CLOSED
 class ServerProtocol(Wire):
     """One client connection."""
 
-    __slots__ = ("_discarded", "_expires", "_factory", "_head", "_held", "_input", "_keep_alive", "_served", "stream")
+    __slots__ = (
+        "_discarded",
+        "_expires",
+        "_factory",
+        "_head",
+        "_held",
+        "_input",
+        "_keep_alive",
+        "_served",
+        "_yielded",
+        "stream",
+    )
 
     def __init__(self, factory: ServerFactory) -> None:
         super().__init__(factory.deadlines)
@@ -101,6 +116,8 @@ class ServerProtocol(Wire):
         self._held = b""
         self._keep_alive = True
         self._served = False
+        self._yielded = False
+        """Whether the requests that are held wait for the next turn of the reactor."""
         self.stream: Exchange | None = None
         self._expires = NEVER
         self._discarded = 0
@@ -136,7 +153,7 @@ class ServerProtocol(Wire):
         elif input_ is _CONTENT:
             self._break_stream(StreamError(StreamFault.DISCONNECTED, "client: closed before the end of the request"))
             self._shut()
-        else:
+        elif input_ is not _HEAD or not self._held:
             self._shut()
 
     def _probe(self, delays: tuple[float, ...]) -> None:
@@ -159,7 +176,7 @@ class ServerProtocol(Wire):
     @property
     def idle(self) -> bool:
         """Whether no exchange is under way and none has begun to arrive."""
-        return self._input is _HEAD and self._head is None
+        return self._input is _HEAD and self._head is None and not self._held
 
     def drain(self) -> None:
         """Close when the present exchange has ended, at once if there is none."""
@@ -174,17 +191,22 @@ class ServerProtocol(Wire):
         if self._held:
             data, self._held = self._held + data, b""
         self._consuming = True
+        batch = PIPELINE_BATCH
         try:
             while data:
                 input_ = self._input
                 if input_ is _HEAD:
+                    if self.write_blocked or self._yielded or not batch:
+                        self._hold(data)
+                        if not batch:
+                            self._yield_turn()
+                        return
+                    batch -= 1
                     data = self._read_head(data)
                 elif input_ is _CONTENT or input_ is _DISCARD:
                     data = self._read_content(data)
                 elif input_ is _NEXT:
-                    self._held = data
-                    if len(data) > HELD_LIMIT:
-                        self.pause_reading()
+                    self._hold(data)
                     return
                 elif input_ is _TUNNEL:
                     stream = self.stream
@@ -198,6 +220,30 @@ class ServerProtocol(Wire):
             self._consuming = False
         if self.read_closed:
             self.read_ended()
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what cannot be looked at yet."""
+        self._held = data
+        if len(data) > HELD_LIMIT:
+            self.pause_reading()
+
+    def _yield_turn(self) -> None:
+        """Go on in the next turn of the reactor."""
+
+        def go_on() -> None:
+            self._yielded = False
+            self._go_on()
+
+        self._yielded = True
+        self._deadlines.clock.callLater(0, go_on)
+
+    def _go_on(self) -> None:
+        """Read the next request, unless something keeps it waiting."""
+        if self._input is _HEAD and not (self._consuming or self.write_blocked or self._yielded):
+            self.resume_reading()
+            if self._held:
+                held, self._held = self._held, b""
+                self.dataReceived(held)
 
     def _read_head(self, data: bytes) -> bytes:
         factory = self._factory
@@ -314,18 +360,16 @@ class ServerProtocol(Wire):
             self.deadline = self._deadlines.now + self._factory.timeouts.idle
         else:
             self._linger()
-        if self.reading_paused:
+        if self.reading_paused and not (self.write_blocked and self._input is _HEAD):
             self.resume_reading()
         stream.tell_finished()
-        if self._held and not self._consuming and self._input is _HEAD:
-            held, self._held = self._held, b""
-            self.dataReceived(held)
+        self._go_on()
 
     def _may_discard(self, stream: Exchange) -> bool:
         return self._keep_alive and not stream.waits_for_continue and self._remaining <= DISCARD_LIMIT
 
     def _next_request(self) -> None:
-        if self.read_closed and not self._held:
+        if self.read_closed and not (self._held or self._consuming):
             self._shut()
             return
         self._input = _HEAD
@@ -405,6 +449,7 @@ class ServerProtocol(Wire):
     def _shut(self) -> None:
         self._input = _CLOSED
         self._head = None
+        self._held = b""
         if not self.lost:
             self.close()
 
@@ -463,18 +508,23 @@ class ServerProtocol(Wire):
     # -- the transport's buffer
 
     def writing_paused(self) -> None:
-        self.arm_unless_closing()
-        if self.stream is not None and self.stream.receiver is not None:
-            self.stream.receiver.pause_writing()
+        stream = self.stream
+        if stream is not None:
+            self.arm()
+            if stream.receiver is not None:
+                stream.receiver.pause_writing()
+        elif self._input is _HEAD:
+            self.deadline = self._deadlines.now + self._factory.timeouts.idle
 
     def writing_resumed(self) -> None:
-        self.arm_unless_closing()
-        if self.stream is not None and self.stream.receiver is not None:
-            self.stream.receiver.resume_writing()
-
-    def arm_unless_closing(self) -> None:
-        if self.stream is not None:
+        stream = self.stream
+        if stream is not None:
             self.arm()
+            if stream.receiver is not None:
+                stream.receiver.resume_writing()
+        elif self._input is _HEAD:
+            self.deadline = self._deadlines.now + self._factory.timeouts.keep_alive
+            self._go_on()
 
 
 def _error_response(status: int, text: str, content: bool) -> bytes:

@@ -83,6 +83,9 @@ class LimitsConfig:
     header_count: int = 200
     body: int = 0
     """Bytes of a request body, 413 beyond; 0 for no limit."""
+    min_rate: int = 240
+    """Bytes a second at which a client must send content and read responses, on average and beyond the time that
+    `idle` allows; 408, or the end of the connection, below. 0 for no limit."""
     connections: int = 30_000
     """Open client connections in all; beyond: 503 and close."""
     connections_per_client: int = 0

@@ -72,6 +72,7 @@ LIMITS = Record(
         "header_bytes": Key(size(256)),
         "header_count": Key(integer(1)),
         "body": Key(size()),
+        "min_rate": Key(size()),
         "connections": Key(integer(1)),
         "connections_per_client": Key(integer(0)),
         "buffer": Key(size(1024)),

@@ -23,6 +23,10 @@ from twisted_wasmproxy.http.transport import peer_has_spoken
 __all__ = ["ClientProtocol", "ResponseLimits"]
 
 
+INTERIM_LIMIT = 100
+"""Responses with a status of 1xx that may come before the final one (RFC 9110 section 15.2)."""
+
+
 @dataclass(frozen=True)
 class ResponseLimits:
     """What the head of a response may measure; origins are allowed more than clients."""
@@ -238,6 +242,10 @@ class ClientProtocol(Wire):
 
     def _read_informational(self, stream: _ClientStream, response: Response) -> None:
         if response.status != 101:
+            stream.interim += 1
+            if stream.interim > INTERIM_LIMIT:
+                self._fail(StreamError(StreamFault.PROTOCOL, f"origin: more than {INTERIM_LIMIT} interim responses"))
+                return
             self.arm()
             stream.receiver.informational_received(response)
         elif stream.request is None or stream.request.upgrade is None or response.upgrade is None:
@@ -273,8 +281,8 @@ class ClientProtocol(Wire):
         stream.bytes_received += taken
         rest = data[taken:] if taken < len(data) else b""
         if not ended:
-            self.arm()
-            if content:
+            if content:  # chunk extensions and trailers are no progress
+                self.arm()
                 stream.receiver.data_received(content)
             return rest
         if content:
@@ -366,6 +374,7 @@ class _ClientStream(WireStream):
     __slots__ = (
         "authority",
         "idle_timeout",
+        "interim",
         "keep_alive",
         "receiver",
         "request",
@@ -389,6 +398,7 @@ class _ClientStream(WireStream):
         self.request_ended = False
         self.keep_alive = False
         self.tunnel_ended = False
+        self.interim = 0
         self.idle_timeout = 60.0
         """Seconds that the origin may be silent; may be changed before the request is sent."""
 

@@ -24,7 +24,6 @@ class Exchange(WireStream):
     """One request and its response."""
 
     __slots__ = (
-        "content_received",
         "failure",
         "finished",
         "method",
@@ -45,7 +44,6 @@ class Exchange(WireStream):
         """As the client sent it: filters may change the request's."""
         self.bytes_received = self.head_received = head.size
         self.reused = reused
-        self.content_received = 0
         self.receiver: RequestReceiver | None = None
         self.response_started = False
         self.finished = False

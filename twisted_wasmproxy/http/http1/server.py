@@ -14,6 +14,7 @@ from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
 from twisted_wasmproxy.http.http1.exchange import Exchange
 from twisted_wasmproxy.http.http1.head import HeadLimits, RequestHead
+from twisted_wasmproxy.http.http1.pace import Pace
 from twisted_wasmproxy.http.http1.syntax import MessageError
 from twisted_wasmproxy.http.http1.wire import LINGER, Timeouts, Wire
 from twisted_wasmproxy.http.messages import REASONS, Response
@@ -25,7 +26,7 @@ HELD_LIMIT = 64 * 1024
 """Bytes of later, pipelined requests that are kept before the connection is not read any more."""
 
 PIPELINE_BATCH = 32
-"""Pipelined requests of one connection that are begun in one turn of the reactor, before other connections have theirs."""
+"""Pipelined requests of one connection that are begun in one turn of the reactor; then others have theirs."""
 
 DISCARD_LIMIT = 256 * 1024
 """Bytes of a request that are read only to be forgotten, after it was answered early, to keep the connection."""
@@ -39,6 +40,9 @@ class Limits(HeadLimits, Protocol):
 
     @property
     def body(self) -> int: ...
+
+    @property
+    def min_rate(self) -> int: ...
 
     @property
     def connections(self) -> int: ...
@@ -103,6 +107,7 @@ class ServerProtocol(Wire):
         "_held",
         "_input",
         "_keep_alive",
+        "_pace",
         "_served",
         "_yielded",
         "stream",
@@ -120,6 +125,8 @@ class ServerProtocol(Wire):
         """Whether the requests that are held wait for the next turn of the reactor."""
         self.stream: Exchange | None = None
         self._expires = NEVER
+        self._pace: Pace | None = None
+        """Of the content of the present request."""
         self._discarded = 0
 
     # -- the connection
@@ -271,9 +278,11 @@ class ServerProtocol(Wire):
         if head.chunked:
             self._decoder = ChunkedDecoder(factory.limits)
             self._input = _CONTENT
+            self._pace = Pace(self._deadlines.now)
         elif length:
             self._remaining = length
             self._input = _CONTENT
+            self._pace = Pace(self._deadlines.now)
         else:
             self._input = _NEXT
         end_stream = self._input is _NEXT
@@ -319,15 +328,17 @@ class ServerProtocol(Wire):
             return rest
         stream.bytes_received += taken
         stream.waits_for_continue = False
+        pace = self._pace
+        assert pace is not None
+        pace.received += len(content)
         limit = self._factory.limits.body
-        if limit:
-            stream.content_received += len(content)
-            if stream.content_received > limit:
-                self._fail(StreamFault.OVERLOAD, 413, "the request content is too long")
-                return b""
+        if limit and pace.received > limit:
+            self._fail(StreamFault.OVERLOAD, 413, "the request content is too long")
+            return b""
         if ended:
             self._input = _TUNNEL if stream.tunnelled else _NEXT
-        self.arm()
+        if content or ended:  # chunk extensions and trailers are no progress
+            self.arm()
         assert stream.receiver is not None
         if content:
             stream.receiver.data_received(content)
@@ -476,7 +487,12 @@ class ServerProtocol(Wire):
         if input_ is _TUNNEL:
             self.deadline = now + timeouts.tunnel
             return
-        if self.write_blocked or (input_ is _CONTENT and not self.reading_paused):
+        pace = self._pace
+        if input_ is _CONTENT and pace is not None and self.reading_paused:
+            pace.pause(now)
+        if input_ is _CONTENT and pace is not None and not self.reading_paused:
+            self.deadline = min(pace.due(now, timeouts.idle, self._factory.limits.min_rate), self._expires)
+        elif self.write_blocked:
             self.deadline = min(now + timeouts.idle, self._expires)
         else:
             self.deadline = self._expires
@@ -486,7 +502,8 @@ class ServerProtocol(Wire):
         input_ = self._input
         stream = self.stream
         expired = stream is not None and self._expires < self._deadlines.now and input_ is not _TUNNEL
-        if not expired and self.made_progress():
+        least = max(1, round(self._factory.limits.min_rate * self._factory.timeouts.idle))
+        if not expired and self.made_progress(1 if input_ is _TUNNEL else least):
             self.deadline = self._deadlines.now + self._factory.timeouts.idle
         elif stream is None:
             if input_ is _HEAD and self._head is not None:

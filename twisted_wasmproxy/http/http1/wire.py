@@ -196,11 +196,11 @@ class Wire(ABC):
             self.transport.registerProducer(self, True)
         self.transport.writeSequence(out)
 
-    def made_progress(self) -> bool:
-        """Return whether the peer has read a part of what waits since this was asked last, or we began to close."""
+    def made_progress(self, least: int = 1) -> bool:
+        """Return whether the peer has read `least` bytes, but not all, since this was asked last or we began to close."""
         before = self._unsent
         self._unsent = unsent_bytes(self.transport)
-        return 0 < self._unsent < before
+        return 0 < self._unsent <= before - least
 
     def has_unsent(self) -> bool:
         """Return whether anything still waits in the transport."""

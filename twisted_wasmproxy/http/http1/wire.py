@@ -197,7 +197,7 @@ class Wire(ABC):
         self.transport.writeSequence(out)
 
     def made_progress(self, least: int = 1) -> bool:
-        """Return whether the peer has read `least` bytes, but not all, since this was asked last or we began to close."""
+        """Return whether the peer has read `least` bytes, but not all, since the last call, or since closing began."""
         before = self._unsent
         self._unsent = unsent_bytes(self.transport)
         return 0 < self._unsent <= before - least

@@ -27,6 +27,7 @@ from twisted_wasmproxy.filters import FilterError, FilterSet
 from twisted_wasmproxy.interfaces import Phase
 from twisted_wasmproxy.listeners import Listener, ListenError
 from twisted_wasmproxy.logs import Logger
+from twisted_wasmproxy.monotonic import make_timers_monotonic
 from twisted_wasmproxy.proxywasm.abi import LogLevel as WasmLevel
 from twisted_wasmproxy.proxywasm.host import WasmHost
 from twisted_wasmproxy.runtimes.code_cache import CodeCache, default_folder
@@ -60,6 +61,8 @@ class StartError(Exception):
 class ProxyService(Service):
     """The whole proxy. `config` may have come from a file; then SIGHUP and `reload` read that file again.
 
+    The reactor's timers become monotonic (see `make_timers_monotonic`).
+
     Addresses are bound in `privilegedStartService`, before twistd gives up its privileges; modules are loaded in
     `startService`, after it has forked. Both raise StartError.
     """
@@ -69,6 +72,7 @@ class ProxyService(Service):
     def __init__(self, config: Configuration, reactor: Any = None) -> None:
         if reactor is None:
             from twisted.internet import reactor
+        make_timers_monotonic(reactor)
         self.config = config
         self._reactor = reactor
         self._listeners: dict[str, Listener] = {}

@@ -34,7 +34,7 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
     stream, connection = txn.stream, txn.stream.connection
     request, response = txn.request, txn.response
     record = TransactionRecord(
-        start=txn.started,
+        start=txn.date,
         client_reused=stream.reused,
         duration=txn.finished - txn.started,
         method=request.method,

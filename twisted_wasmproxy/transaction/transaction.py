@@ -65,6 +65,7 @@ class Transaction:
         "attempts",
         "cache_status",
         "chain",
+        "date",
         "details",
         "fetch",
         "filter_state",
@@ -100,6 +101,7 @@ class Transaction:
     request: Request
     response: Response | None
     chain: Chain | None
+    date: float
     started: float
     finished: float
     request_bytes: int
@@ -141,8 +143,9 @@ class Transaction:
         self._response_pauses = 0
         self._watched = False
         """Whether anybody wants to be told of hooks."""
-        # What the log and the attributes tell.
-        self.started = time.time()
+        # What the log and the attributes tell: a date, and points in time by the monotonic clock.
+        self.date = time.time()
+        self.started = time.monotonic()
         self.finished = 0.0
         self.request_sent = 0.0
         self.first_response_byte = 0.0
@@ -375,7 +378,7 @@ class Transaction:
     def fetch_sending(self, connection: ConnectionInfo) -> None:
         self.attempts += 1
         self.upstream_connection = connection
-        self.request_sent = time.time()
+        self.request_sent = time.monotonic()
         if self._watched:
             self._hook(Hook.SEND_REQUEST_HDR)
             if self._settled:
@@ -383,7 +386,7 @@ class Transaction:
         self._move(_READ_RESPONSE)
 
     def fetch_answered(self) -> None:
-        self.first_response_byte = time.time()
+        self.first_response_byte = time.monotonic()
         if self._watched and self.request.method != b"CONNECT":
             self._hook(Hook.READ_RESPONSE_HDR)
 
@@ -630,7 +633,7 @@ class Transaction:
 
     def _close(self, error: StreamError | None) -> None:
         self._move(_CLOSED)
-        self.finished = time.time()
+        self.finished = time.monotonic()
         source = self.source
         if source is not None:
             source.give_up()

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterable
 
 from twisted.logger import ILogObserver, LogLevel, jsonFileLogObserver
 from twisted.logger import Logger as TwistedLogger
+from twisted.python.failure import Failure
 
 __all__ = ["Logger", "adopt_standard_logging", "json_lines", "level_of", "set_levels"]
 
+
+FAILURE_INTERVAL = 10.0
+"""Seconds in which one and the same failure is logged once, with its traceback; a client may cause it without end."""
+
+_FAILURES_LIMIT = 1000
 
 _levels: dict[str, LogLevel] = {}
 _found: dict[str, LogLevel] = {}
@@ -41,6 +48,43 @@ class Logger(TwistedLogger):
     def emit(self, level: LogLevel, format: str | None = None, **kwargs: object) -> None:
         if level >= level_of(self.namespace):
             super().emit(level, format, **kwargs)
+
+    def failure(
+        self, format: str, failure: Failure | None = None, level: LogLevel = LogLevel.critical, **kwargs: object
+    ) -> None:
+        """Log an exception, the present one by default, with its traceback: one of a kind and place once in
+        FAILURE_INTERVAL seconds, and then with the number of those that were left out."""
+        if failure is None:
+            failure = Failure()
+        place = failure.frames[-1][1:3] if failure.frames else ()
+        left_out = _failures.note((self.namespace, format, failure.type, place))
+        if left_out is None:
+            return
+        if left_out:
+            format += f" ({left_out} more like it since the last one logged)"
+        super().failure(format, failure, level, **kwargs)
+
+
+class _Failures:
+    """When each kind of failure was logged last, and how many have come since."""
+
+    def __init__(self) -> None:
+        self._seen: dict[object, tuple[float, int]] = {}
+
+    def note(self, kind: object) -> int | None:
+        """Return how many were left out if this one is to be logged, else None."""
+        now = time.monotonic()
+        logged, left_out = self._seen.get(kind, (-FAILURE_INTERVAL, 0))
+        if now - logged < FAILURE_INTERVAL:
+            self._seen[kind] = logged, left_out + 1
+            return None
+        if kind not in self._seen and len(self._seen) >= _FAILURES_LIMIT:
+            self._seen.clear()
+        self._seen[kind] = now, 0
+        return left_out
+
+
+_failures = _Failures()
 
 
 def json_lines() -> ILogObserver:

@@ -394,7 +394,7 @@ def test_the_first_of_a_crowd_may_be_reset_by_a_filter_though_nothing_is_finishe
 
 def test_a_post_counts_as_moving_while_its_content_comes(tmp_path: Path) -> None:
     """A filter of the origin phase that reads all of a slow request does not hold it for too long."""
-    with proxied(tmp_path, origin_filters=[Collecting()], timeouts={"idle": 1}) as running:
+    with proxied(tmp_path, origin_filters=[Collecting()], timeouts={"idle": 1}, limits={"min_rate": 0}) as running:
         site = running.site()
         client = running.connect()
         client.send(b"POST %b HTTP/1.1\r\nHost: proxy.test\r\nContent-Length: 8\r\n\r\n" % site.path.encode())

@@ -784,12 +784,13 @@ def test_a_sender_is_paused_and_resumed_with_the_reader():
             assert peer.sock.recv(1024 * 1024)
 
 
-def test_handlers_that_fail_close_the_connection():
+def test_handlers_that_fail_answer_500_and_close_the_connection():
     def script(exchange, event):
         raise RuntimeError("a handler that is broken on purpose")
 
     with serving(script) as server, server.connect() as peer:
         peer.send(GET % b"")
+        assert peer.response()[0] == 500
         assert peer.closed()
     with serving() as server, server.connect() as peer:
         peer.send(GET % b"")

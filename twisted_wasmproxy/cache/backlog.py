@@ -28,6 +28,7 @@ class Backlog:
         fetch.consumer = self
         fetch.pause_reading()
         work.addBoth(self._done, go_on)
+        work.addErrback(fetch.crashed)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)

@@ -94,10 +94,7 @@ class Cache:
     def _opened(self, _: object) -> None:
         waiting, self._opening = self._opening, None
         for go_on in waiting or ():
-            try:
-                go_on()
-            except Exception:  # the others must go on all the same
-                _log.failure("a request that waited for the store failed")
+            go_on()
 
     # A request comes
 
@@ -106,7 +103,7 @@ class Cache:
         if self._opening is not None:
             waiting = Lookup(caching, client)
             client.take(waiting)
-            self._opening.append(lambda: None if waiting.gone else self.serve(client, caching, end_stream))
+            self._opening.append(lambda: self._serve_later(waiting, end_stream))
             return
         if self._broken:
             if client.looked_up(None):
@@ -126,6 +123,14 @@ class Cache:
         else:
             self.look(lookup)
 
+    def _serve_later(self, waiting: Lookup, end_stream: bool) -> None:
+        """Answer a request that has waited for the store."""
+        if not waiting.gone:
+            try:
+                self.serve(waiting.client, waiting.caching, end_stream)
+            except Exception:
+                waiting.crashed()
+
     def _forward(self, lookup: Lookup, end_stream: bool) -> None:
         if lookup.tell(CacheStatus(fwd=lookup.fwd)):
             self._begin(Fill(self, lookup), end_stream)
@@ -140,7 +145,7 @@ class Cache:
             lookup.client.take(lookup)
             found.addErrback(lambda failure: _nothing_found(failure.value))
             found.addCallback(self._found_later, lookup, self._fills.get(lookup.key, ()))
-            found.addErrback(lambda failure: _log.failure("a lookup failed", failure))
+            found.addErrback(lookup.crashed)
         else:
             self._found(found, lookup)
 
@@ -274,7 +279,10 @@ class Cache:
 
     def _begin(self, fill: Fill, end_stream: bool) -> None:
         self._fills[fill.key] = (*self._fills.get(fill.key, ()), fill)
-        fill.start(end_stream)
+        try:
+            fill.start(end_stream)
+        except Exception:
+            fill.crashed()
 
     def _may_be_shared(self, lookup: Lookup, stored: IStoredResponse | None) -> bool:
         """Say whether one answer may serve this request and others: it is not known to be for this client alone."""

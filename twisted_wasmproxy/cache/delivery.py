@@ -116,7 +116,10 @@ class Delivery:
         """Give the head, and what there is of the content."""
         client = self.client
         client.take(self)
-        client.respond(response, False)
+        try:
+            client.respond(response, False)
+        except Exception:
+            self._crashed()
         self.pump()
 
     def go_on(self) -> None:
@@ -149,10 +152,13 @@ class Delivery:
             and self._pieces[-1][1] is None
         ):
             self._position += len(data)
-            if self._content.length is None:
-                self.client.fetch_data(data, False)
-            else:
-                self._give(data, True)
+            try:
+                if self._content.length is None:
+                    self.client.fetch_data(data, False)
+                else:
+                    self._give(data, True)
+            except Exception:
+                self._crashed()
         else:
             self.pump()
 
@@ -161,7 +167,15 @@ class Delivery:
         if not self._over:
             self._over = True
             self._content.left(self)
-            self.client.fetch_failed(error)
+            try:
+                self.client.fetch_failed(error)
+            except Exception:
+                self.client.crashed()
+
+    def _crashed(self) -> None:
+        """Called in an except clause: this client gets no more."""
+        self.give_up()
+        self.client.crashed()
 
     # The work
 
@@ -173,6 +187,8 @@ class Delivery:
         try:
             while not self._paused and not self._over and self._next():
                 pass
+        except Exception:
+            self._crashed()
         finally:
             self._busy = False
         if not self._over:
@@ -208,6 +224,7 @@ class Delivery:
         if isinstance(data, Deferred):
             self._reading = True
             data.addCallbacks(self._read, self._read_failed)
+            data.addErrback(self.client.crashed)
             return not self._reading
         self._advance(data)
         return True
@@ -215,7 +232,10 @@ class Delivery:
     def _read(self, data: bytes) -> None:
         self._reading = False
         if not self._over:
-            self._advance(data)
+            try:
+                self._advance(data)
+            except Exception:
+                self._crashed()
             self.pump()
 
     def _read_failed(self, failure: Failure) -> None:

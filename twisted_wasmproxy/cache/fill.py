@@ -9,10 +9,12 @@ WAITING ──► STORING ──► COMMITTING ──► OVER     the answer is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from twisted.python.failure import Failure
 
 from twisted_wasmproxy.cache import combining, policy, ranges
 from twisted_wasmproxy.cache.arriving import arriving, complete
@@ -193,16 +195,29 @@ class Fill:
 
     def stop(self) -> None:
         """The store is closed: whoever still wants something is told."""
-        error = StreamError(StreamFault.OVERLOAD, "the cache is closed")
-        content = self._incoming.content if self._state is _State.STORING and self._incoming is not None else None
+        self._break(StreamError(StreamFault.OVERLOAD, "the cache is closed"))
+
+    def crashed(self, failure: Failure | None = None) -> None:
+        """See `FetchConsumer`."""
+        _log.failure("a request of the cache to an origin failed", failure)
+        try:
+            self._break(StreamError(StreamFault.INTERNAL, "internal error"))
+        except Exception:
+            _log.failure("a request of the cache to an origin could not be ended in order")
+            self._state = _State.OVER
+            self._cache.ended(self)
+
+    def _break(self, error: StreamError) -> None:
+        """End it, whatever it does, and fail all who want something of it."""
+        content = self._incoming.content if self._incoming is not None else None
         later, self._look_later = self._look_later, []
         waiting = [*self._crowd.release_all(), *later]
-        self._over()
-        for lookup in waiting:
-            if not lookup.gone:
-                lookup.client.fetch_failed(error)
-        if content is not None:
-            content.fail(error)
+        try:
+            self._over()
+        finally:
+            _fail_all(waiting, error)
+            if content is not None and content.length is None:
+                content.fail(error)
 
     def is_selected(self, selection: Selection) -> bool:
         """Say whether a purge of this selection is about what comes. What it will be like is not known before its head:
@@ -226,7 +241,10 @@ class Fill:
         later, self._look_later = self._look_later, []
         for lookup in later:
             if not lookup.gone:
-                self._cache.look(lookup)
+                try:
+                    self._cache.look(lookup)
+                except Exception:
+                    lookup.crashed()
 
     def _close_fetch(self) -> None:
         fetch, self._fetch = self._fetch, None
@@ -373,16 +391,21 @@ class Fill:
                 freshening.adopt(stored, head, self._request)
         others = []
         for lookup in self._crowd.in_turn():
-            if lookup is self._asker:
-                served = incoming.answer(lookup, CacheStatus(fwd=lookup.fwd, fwd_status=304), validated=True)
-            else:
-                served = incoming.share(lookup)
+            try:
+                if lookup is self._asker:
+                    served = incoming.answer(lookup, CacheStatus(fwd=lookup.fwd, fwd_status=304), validated=True)
+                else:
+                    served = incoming.share(lookup)
+            except Exception:
+                lookup.crashed()
+                continue
             if not served:
                 others.append(lookup)
         if updated is None:
             self._over()
         else:
             updated.addCallback(lambda _: self._over())
+            updated.addErrback(self.crashed)
         if others:
             self._cache.ask_by_turns(others, alone=True)
 
@@ -395,7 +418,10 @@ class Fill:
         for lookup in self._crowd:
             if (give := self._cache.stand_in(lookup, stored, status)) is not None:
                 self._crowd.release(lookup)
-                give()
+                try:
+                    give()
+                except Exception:
+                    lookup.crashed()
         return not self._crowd
 
     def _store(self, response: Response, end_stream: bool) -> bool:
@@ -432,10 +458,13 @@ class Fill:
         """Answer those who wait: who asked gets what came, the others what is stored."""
         others = []
         for lookup in self._crowd.in_turn():
-            if lookup is self._asker:
-                self._give_asker(incoming, content, response, end_stream)
-            elif not incoming.share(lookup):
-                others.append(lookup)
+            try:
+                if lookup is self._asker:
+                    self._give_asker(incoming, content, response, end_stream)
+                elif not incoming.share(lookup):
+                    others.append(lookup)
+            except Exception:
+                lookup.crashed()
         if others:
             self._cache.ask_by_turns(others)
 
@@ -519,7 +548,8 @@ class Fill:
         self._state = _State.COMMITTING
         if incoming.is_whole:
             self._cache.whole_came(self)
-        content.commit(complete(incoming.head, content.stop, content.trailers), lambda _: self._over())
+        head = complete(incoming.head, content.stop, content.trailers)
+        content.commit(head, lambda _: self._over(), self.crashed)
 
     def fetch_failed(self, error: StreamError) -> None:
         if self._state is _State.STORING:
@@ -534,9 +564,7 @@ class Fill:
                 self._stand_in(None)
             waiting = self._crowd.release_all()
             self._over()
-            for lookup in waiting:
-                if not lookup.gone:
-                    lookup.client.fetch_failed(error)
+            _fail_all(waiting, error)
 
     def fetch_reply(self, reply: LocalReply) -> None:
         self._broken_off(lambda client: client.fetch_reply(reply))
@@ -558,3 +586,13 @@ class Fill:
             content.fail(StreamError(StreamFault.INCOMPLETE, "broken off by a filter"))
         if others:
             self._cache.ask_by_turns(others, alone=True)
+
+
+def _fail_all(lookups: Iterable[Lookup], error: StreamError) -> None:
+    """Tell requests that no answer comes."""
+    for lookup in lookups:
+        if not lookup.gone:
+            try:
+                lookup.client.fetch_failed(error)
+            except Exception:
+                lookup.crashed()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from twisted_wasmproxy.cache.delivery import Delivery, Piece
 from twisted_wasmproxy.cache.entry import StoredHead, StoreError
@@ -130,8 +131,16 @@ class Growing:
         if writer is not None:
             writer.abort()
 
-    def commit(self, head: StoredHead, done: Callable[[IStoredResponse | None], None]) -> None:
-        """Have it stored under `head`, and say when and what that made, None if it could not be."""
+    def commit(
+        self,
+        head: StoredHead,
+        done: Callable[[IStoredResponse | None], None],
+        crashed: Callable[[Failure], None],
+    ) -> None:
+        """Have it stored under `head`, and say when and what that made, None if it could not be.
+
+        `crashed` is told of an exception that nobody expected and that came later.
+        """
         writer = self._writer
         assert writer is not None
 
@@ -154,6 +163,7 @@ class Growing:
             return
         if isinstance(made, Deferred):
             made.addCallbacks(stored, lambda failure: failed(failure.value))
+            made.addErrback(crashed)
         else:
             stored(made)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from twisted.python.failure import Failure
+
 from twisted_wasmproxy.cache.keys import KeyMaker
 from twisted_wasmproxy.cache.policy import NOTHING_ASKED, Asked, asked
 from twisted_wasmproxy.config.model import CacheConfig, CacheRules
@@ -84,6 +86,11 @@ class Lookup:
         settled, self.on_settled = self.on_settled, None
         if settled is not None:
             settled()
+
+    def crashed(self, failure: Failure | None = None) -> None:
+        """Called in an except clause, or with a `failure`, for an exception that nobody expected: its client gets no
+        answer from here."""
+        self.client.crashed(failure)
 
     # Source
 

@@ -36,7 +36,10 @@ class Turns:
             if not lookup.gone:
                 self._asking += 1
                 lookup.on_settled = self._settled
-                self._ask(lookup)
+                try:
+                    self._ask(lookup)
+                except Exception:
+                    lookup.crashed()
         self._busy = False
 
     def _settled(self) -> None:

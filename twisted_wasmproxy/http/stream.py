@@ -45,6 +45,8 @@ class StreamFault(Enum):
     """No connection could be made (refused, unreachable, name not found, TLS refused)."""
     OVERLOAD = "overload"
     """A configured limit was reached (connections, queue)."""
+    INTERNAL = "internal error"
+    """An exception that nobody expected; it is in the log."""
 
 
 class StreamError(Exception):

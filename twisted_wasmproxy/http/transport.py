@@ -31,6 +31,9 @@ class Flushable(Protocol):
     def flush(self) -> None:
         """Write it."""
 
+    def abort(self) -> None:
+        """Reset the connection."""
+
 
 class Turn:
     """While the reactor hands out what has been received (`active`), connections gather what they write.
@@ -65,6 +68,7 @@ class Turn:
                     connection.flush()
                 except Exception:  # the others' answers must go out all the same
                     _log.failure("writing to a connection failed")
+                    connection.abort()
         self.active = False
 
 

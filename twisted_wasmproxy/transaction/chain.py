@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from twisted.python.failure import Failure
+
 from twisted_wasmproxy.http.deadlines import NEVER, shared_deadlines
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
@@ -81,6 +83,10 @@ class ChainOwner(Protocol):
 
     def held_too_long(self) -> None:
         """A filter has held the stream for as long as it may, and nothing has moved."""
+
+    def crashed(self, failure: Failure | None = None) -> None:
+        """Called in an except clause, or with a `failure`, for an exception that nobody expected and that is not a
+        filter's: end the stream. Raises nothing."""
 
 
 class Chain:
@@ -194,7 +200,10 @@ class Chain:
             self._unwatch()
             limit, name = self._hold_limit, holding.site.slot.name
             _log.warn("filter {name} has held a stream for {limit} s: given up", name=name, limit=limit)
-            self.owner.held_too_long()
+            try:
+                self.owner.held_too_long()
+            except Exception:
+                self.owner.crashed()
 
     def close(self) -> None:
         """The stream has ended: tell every filter, once."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from twisted.python.failure import Failure
+
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.chain import Chain, FilterSlot
 from twisted_wasmproxy.transaction.framing import settle_length
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from twisted_wasmproxy.upstream.stream import Acquisition, OriginStream, Ready
 
 __all__ = ["IDEMPOTENT_METHODS", "Fetch", "FetchConsumer", "Origin", "starts_tunnel"]
+
+_log = Logger()
 
 IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 section 9.2.2; CONNECT is never tried again."""
@@ -82,6 +87,9 @@ class FetchConsumer(Protocol):
         """A filter of the origin phase answers itself."""
 
     def fetch_reset(self) -> None: ...
+
+    def crashed(self, failure: Failure | None = None) -> None:
+        """As `ChainOwner.crashed`: there is no answer, or no more of it. Raises nothing."""
 
     def progress(self) -> int:
         """As `ChainOwner.progress`."""
@@ -211,6 +219,15 @@ class Fetch:
         elif self.tunnel and self.stream is not None:
             self.stream.abort()
             self.tunnel = False
+
+    def crashed(self, failure: Failure | None = None) -> None:
+        """Called in an except clause, or with a `failure`, for an exception that nobody expected: give up, and let the
+        consumer end what it wanted the answer for."""
+        try:
+            self.give_up()
+        except Exception:
+            _log.failure("a request to an origin could not be given up in order")
+        self.consumer.crashed(failure)
 
     def close(self) -> None:
         """The stream that this fetch was for has ended."""
@@ -348,37 +365,43 @@ class Fetch:
             self._acquisition = acquisition
 
     def _ready(self, made: OriginStream | StreamError) -> None:
-        self._acquisition = None
-        if isinstance(made, StreamError):
-            self._fail(made)
-            return
-        self.stream = made
-        self.server = made.server
-        made.idle_timeout = self._idle_timeout
-        if self._pauses:
-            made.pause_reading()
-        end = self._head_end
-        if not end and not self._backlog_end and not self._backlog:
-            if self._length_may_change and b"content-length" in self.request.headers and not self._head_out:
-                self._head_kept = True
+        try:
+            self._acquisition = None
+            if isinstance(made, StreamError):
+                self._fail(made)
                 return
-            self._send_head(False)
-            return
-        backlog, trailers = self._backlog, self._backlog_trailers
-        self._backlog = []
-        if not end and self._length_may_change and trailers is None:
-            modified = self.request_modified or (self.chain is not None and self.chain.request.modified)
-            total = sum(map(len, backlog)) if self._backlog_end else None
-            settle_length(self.request.headers, total, modified)
-        self._send_head(end)
-        if not end and not self.ended:
-            if backlog:
-                made.send_data(b"".join(backlog) if len(backlog) > 1 else backlog[0])
-            if self._backlog_end and not self.ended:
-                made.send_end(trailers)
-        if self._backlog_full:
-            self._backlog_full = False
-            self.consumer.fetch_wants_pause(False)
+            if self.ended:
+                made.abort()
+                return
+            self.stream = made
+            self.server = made.server
+            made.idle_timeout = self._idle_timeout
+            if self._pauses:
+                made.pause_reading()
+            end = self._head_end
+            if not end and not self._backlog_end and not self._backlog:
+                if self._length_may_change and b"content-length" in self.request.headers and not self._head_out:
+                    self._head_kept = True
+                    return
+                self._send_head(False)
+                return
+            backlog, trailers = self._backlog, self._backlog_trailers
+            self._backlog = []
+            if not end and self._length_may_change and trailers is None:
+                modified = self.request_modified or (self.chain is not None and self.chain.request.modified)
+                total = sum(map(len, backlog)) if self._backlog_end else None
+                settle_length(self.request.headers, total, modified)
+            self._send_head(end)
+            if not end and not self.ended:
+                if backlog:
+                    made.send_data(b"".join(backlog) if len(backlog) > 1 else backlog[0])
+                if self._backlog_end and not self.ended:
+                    made.send_end(trailers)
+            if self._backlog_full:
+                self._backlog_full = False
+                self.consumer.fetch_wants_pause(False)
+        except Exception:
+            self.crashed()
 
     def _send_head(self, end_stream: bool) -> None:
         stream = self.stream
@@ -418,73 +441,94 @@ class Fetch:
     # ResponseReceiver: what comes from the origin
 
     def informational_received(self, response: Response) -> None:
-        if not self.ended:
-            self.consumer.fetch_informational(response)
+        try:
+            if not self.ended:
+                self.consumer.fetch_informational(response)
+        except Exception:
+            self.crashed()
 
     def response_received(self, response: Response, end_stream: bool) -> None:
-        if self.ended:
-            return
-        assert self.stream is not None
-        self.stream.server.succeeded()
-        self.response = response
-        self.tunnel = starts_tunnel(self.request, response)
-        self.consumer.fetch_answered()
-        if self.ended:
-            return
-        if end_stream and not self.tunnel:
-            self.ended = True
-        if self.chain is not None and not self.tunnel:
-            self.chain.response.headers(end_stream)
-        else:
-            self.consumer.fetch_response(response, end_stream)
+        try:
+            if self.ended:
+                return
+            assert self.stream is not None
+            self.stream.server.succeeded()
+            self.response = response
+            self.tunnel = starts_tunnel(self.request, response)
+            self.consumer.fetch_answered()
+            if self.ended:
+                return
+            if end_stream and not self.tunnel:
+                self.ended = True
+            if self.chain is not None and not self.tunnel:
+                self.chain.response.headers(end_stream)
+            else:
+                self.consumer.fetch_response(response, end_stream)
+        except Exception:
+            self.crashed()
 
     def data_received(self, data: bytes) -> None:
-        if self.tunnel:
-            self.consumer.fetch_data(data, False)
-        elif self.ended:
-            return
-        elif self.chain is not None:
-            self.chain.response.data(data, False)
-        else:
-            self.consumer.fetch_data(data, False)
+        try:
+            if self.tunnel:
+                self.consumer.fetch_data(data, False)
+            elif self.ended:
+                return
+            elif self.chain is not None:
+                self.chain.response.data(data, False)
+            else:
+                self.consumer.fetch_data(data, False)
+        except Exception:
+            self.crashed()
 
     def end_received(self, trailers: Headers | None) -> None:
-        if self.tunnel:
-            self.consumer.fetch_end(None)
-            return
-        if self.ended:
-            return
-        self.ended = True
-        if self.chain is not None:
-            self.chain.response.end(trailers)
-        else:
-            self.consumer.fetch_end(trailers)
+        try:
+            if self.tunnel:
+                self.consumer.fetch_end(None)
+                return
+            if self.ended:
+                return
+            self.ended = True
+            if self.chain is not None:
+                self.chain.response.end(trailers)
+            else:
+                self.consumer.fetch_end(trailers)
+        except Exception:
+            self.crashed()
 
     def stream_failed(self, error: StreamError) -> None:
-        if self.tunnel:
-            self.tunnel = False
-            self._fail(error)
-        elif not self.ended:
-            failed = self.stream
-            assert failed is not None
-            # A connection that had been idle may just have reached the origin's time limit: no sign of ill health.
-            if self.response is None and not (failed.reused and error.fault is StreamFault.DISCONNECTED):
-                failed.server.failed()
-            if self._may_retry(error):
-                self._retries -= 1
-                self.stream = None
-                self._head_out = False
-                self._connect(failed.server)
-            else:
+        try:
+            if self.tunnel:
+                self.tunnel = False
                 self._fail(error)
+            elif not self.ended:
+                failed = self.stream
+                assert failed is not None
+                # A connection that had been idle may just have reached the origin's time limit: no sign of ill health.
+                if self.response is None and not (failed.reused and error.fault is StreamFault.DISCONNECTED):
+                    failed.server.failed()
+                if self._may_retry(error):
+                    self._retries -= 1
+                    self.stream = None
+                    self._head_out = False
+                    self._connect(failed.server)
+                else:
+                    self._fail(error)
+        except Exception:
+            self.crashed()
 
     def pause_writing(self) -> None:
-        if not self.ended or self.tunnel:
-            self.consumer.fetch_wants_pause(True)
+        try:
+            if not self.ended or self.tunnel:
+                self.consumer.fetch_wants_pause(True)
+        except Exception:
+            self.crashed()
 
     def resume_writing(self) -> None:
-        if not self.ended or self.tunnel:
-            self.consumer.fetch_wants_pause(False)
+        try:
+            if not self.ended or self.tunnel:
+                self.consumer.fetch_wants_pause(False)
+        except Exception:
+            self.crashed()
 
     def _pause(self, reason: int) -> None:
         before = self._pauses

@@ -290,6 +290,8 @@ class Lane(ABC):
             chain.depth += 1
             try:
                 self._release(gate)
+            except Exception:
+                self.owner.crashed()
             finally:
                 chain.depth -= 1
                 if chain.resumes:

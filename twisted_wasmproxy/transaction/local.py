@@ -49,6 +49,7 @@ _STATUS_OF_FAULT = {
     StreamFault.CONNECT: 502,
     StreamFault.TIMEOUT: 504,
     StreamFault.OVERLOAD: 503,
+    StreamFault.INTERNAL: 500,
 }
 
 

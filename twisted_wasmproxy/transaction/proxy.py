@@ -11,6 +11,7 @@ from twisted_wasmproxy.cache.coordinator import Cache
 from twisted_wasmproxy.cache.lookup import Caching
 from twisted_wasmproxy.config.model import CacheConfig, CacheRules, Configuration, ListenerConfig, RemapConfig
 from twisted_wasmproxy.http.stream import ConnectionInfo, RequestReceiver, ServerStream, StreamError
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction.chain import Chain, FilterSlot
 from twisted_wasmproxy.transaction.forwarding import Forwarder
 from twisted_wasmproxy.transaction.record import record_of, record_of_refusal
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from twisted_wasmproxy.upstream.upstreams import Upstreams
 
 __all__ = ["Proxy"]
+
+_log = Logger()
 
 
 class Proxy:
@@ -75,7 +78,10 @@ class Proxy:
 
         def handle(stream: ServerStream, end_stream: bool) -> RequestReceiver:
             transaction = Transaction(self, listener, stream, end_stream)
-            transaction.start()
+            try:
+                transaction.start()
+            except Exception:
+                transaction.crashed()
             return transaction
 
         return handle
@@ -101,9 +107,12 @@ class Proxy:
         """A transaction has closed: log it, and tell who waits for the last one."""
         self.transactions.discard(transaction)
         if self.access_logs:
-            record = record_of(transaction, error)
-            for log in self.access_logs:
-                log.log(record)
+            try:
+                record = record_of(transaction, error)
+                for log in self.access_logs:
+                    log.log(record)
+            except Exception:  # a line less is better than a transaction that never ends
+                _log.failure("a transaction could not be logged")
         if self._idle_waiters and not self.transactions:
             waiters, self._idle_waiters = self._idle_waiters, []
             for waiter in waiters:

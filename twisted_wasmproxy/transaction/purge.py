@@ -43,5 +43,6 @@ def purge(txn: Transaction, caching: Caching) -> None:
     count = caching.cache.purge(Selection(url=url), False)
     if isinstance(count, Deferred):
         count.addCallbacks(purged, failed)
+        count.addErrback(txn.crashed)
     else:
         purged(count)

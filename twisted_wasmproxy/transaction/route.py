@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Route", "TunnelRoute", "route"]
 
+MOST_FORWARDS = 1_000_000
+"""The largest value of Max-Forwards that is sent on (RFC 9110 section 7.6.2)."""
+
 TUNNEL_CONNECT_TIMEOUT = 10.0
 """Seconds for the connection of a CONNECT."""
 
@@ -171,9 +174,10 @@ def _max_forwards(request: Request) -> LocalReply | None:
     value = request.headers.get(b"max-forwards")
     if value is None or not value.isdigit():
         return None
-    left = int(value)
+    digits = value.lstrip(b"0")
+    left = int(digits or b"0") if len(digits) <= len(str(MOST_FORWARDS)) else MOST_FORWARDS
     if left:
-        request.headers.set(b"max-forwards", b"%d" % (left - 1))
+        request.headers.set(b"max-forwards", b"%d" % min(left - 1, MOST_FORWARDS))
         return None
     if request.method == b"OPTIONS":
         return LocalReply(200, [(b"Allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH")], details=b"options")

@@ -120,7 +120,10 @@ class Site:
             if self.asked is None:
                 self.asked = what
         else:
-            what()
+            try:
+                what()
+            except Exception:
+                self.owner.crashed()
 
     def _sees_response_head(self) -> bool:
         gate = self.response_gate

@@ -14,6 +14,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from twisted.python.failure import Failure
+
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response, SharedResponse
@@ -496,13 +498,14 @@ class Transaction:
                 self._move(_TUNNEL)
         except ValueError as invalid:  # a filter has made the head one that cannot be sent
             _log.error("a filter has made a response head that cannot be sent: {reason}", reason=invalid)
-            self._send_bare_error()
+            self._send_bare_error(b"invalid_response_head")
 
-    def _send_bare_error(self) -> None:
+    def _send_bare_error(self, details: bytes) -> None:
         """Answer 500 past all filters: they have had their turn."""
+        self._response_started = True
         self.tunnel = False
         self.replied = True
-        self.details = b"invalid_response_head"
+        self.details = details
         if self.chain is not None:
             self.chain.request.stop()
             self.chain.response.stop()
@@ -510,6 +513,7 @@ class Transaction:
             self.source.give_up()
         self.response, _ = local.build(LocalReply(500), self.request)
         self.response_ended = True
+        self._move(_SEND_RESPONSE)
         self.stream.send_response(self.response, True)
 
     def response_data_passed(self, data: bytes, end_stream: bool) -> None:
@@ -603,6 +607,28 @@ class Transaction:
         self.stream.abort()
         self._close(None)
 
+    def crashed(self, failure: Failure | None = None) -> None:
+        """Called in an except clause, or with a `failure`, for an exception that nobody expected.
+
+        Log it, and end with a 500, or by breaking off an answer that has begun.
+        """
+        _log.failure("a transaction failed", failure)
+        if self.state is _CLOSED:
+            return
+        try:
+            if self._response_started:
+                self.break_off(b"internal_error")
+            else:
+                self._send_bare_error(b"internal_error")
+        except Exception:
+            _log.failure("a transaction failed, and could not be ended in order")
+            self.response_ended = True
+            try:
+                self.stream.abort()
+            finally:
+                if self.state is not _CLOSED:
+                    self._close(None)
+
     # Flow control
 
     def _pause_request(self, reason: int) -> None:
@@ -632,18 +658,23 @@ class Transaction:
     # The end
 
     def _close(self, error: StreamError | None) -> None:
-        self._move(_CLOSED)
+        self.state = _CLOSED
         self.finished = time.monotonic()
-        source = self.source
-        if source is not None:
-            source.give_up()
-        if self._watched:
-            self._hook(Hook.TXN_CLOSE)
-        if self.chain is not None:
-            self.chain.close()
-        fetch = self.fetch
-        if fetch is not None and fetch is source:
-            fetch.close()
+        source, chain, fetch = self.source, self.chain, self.fetch
+        try:
+            if source is not None:
+                source.give_up()
+            if self._watched:
+                self._hook(Hook.TXN_CLOSE)
+        except Exception:  # whatever becomes of these, the transaction has ended
+            _log.failure("a transaction did not end in order")
+        try:
+            if chain is not None:
+                chain.close()
+            if fetch is not None and fetch is source:
+                fetch.close()
+        except Exception:
+            _log.failure("a transaction did not end in order")
         self.proxy.ended(self, error)
         # These know this transaction: without them it goes at once, and not when the collector comes.
         self.chain = None
@@ -673,6 +704,6 @@ class Transaction:
             places.append(self.response.headers)
         for headers in places:
             value = headers.get(b"grpc-status")
-            if value is not None and value.isdigit():
+            if value is not None and value.isdigit() and len(value) <= 9:
                 return int(value)
         return None

@@ -89,17 +89,21 @@ class Pool:
         idle = self._idle
         while idle:
             _, connection = idle.pop()
-            self._lent.add(connection)
-            self.server.active += 1
             if connection.usable():
+                self._lent.add(connection)
+                self.server.active += 1
                 return connection
-            # Its end has not been reported yet; `closed` will do the rest.
+            # Its end has not been reported yet.
             connection.close()
         return None
 
     def open_stream(self, connection: Connection, receiver: ResponseReceiver) -> OriginStream:
         """Begin an exchange on a connection that was lent."""
-        stream = connection.open_stream(receiver)
+        try:
+            stream = connection.open_stream(receiver)
+        except BaseException:
+            connection.close()
+            raise
         stream.server = self.server
         stream.authority = self.server.authority
         return stream

@@ -140,7 +140,13 @@ class TunnelStream(Wire):
         if not self._over:
             self._receiver.resume_writing()
 
-    def deadline_passed(self) -> None:
+    def break_exchange(self, error: StreamError) -> None:
+        over, self._over = self._over, True
+        super().abort()
+        if not over:
+            self._receiver.stream_failed(error)
+
+    def expired(self) -> None:
         if self.made_progress():
             self.deadline = self._deadlines.now + LINGER
         else:

@@ -135,15 +135,17 @@ class ClientProtocol(Wire):
 
     def connection_lost(self, reason: Failure) -> None:
         stream = self._stream
-        if stream is not None:
-            if self._input is _REST and isinstance(reason.value, ConnectionDone):
-                self._response_ended(stream)
-                stream.receiver.end_received(None)
-            else:
-                self._lost(reason.getErrorMessage())
-        self._input = _CLOSED
-        self._head = None
-        self._on_closed(self)
+        try:
+            if stream is not None:
+                if self._input is _REST and isinstance(reason.value, ConnectionDone):
+                    self._response_ended(stream)
+                    stream.receiver.end_received(None)
+                else:
+                    self._lost(reason.getErrorMessage())
+        finally:
+            self._input = _CLOSED
+            self._head = None
+            self._on_closed(self)
 
     def read_ended(self) -> None:
         stream = self._stream
@@ -307,6 +309,13 @@ class ClientProtocol(Wire):
             stream.sending = False
             self.close()
 
+    def break_exchange(self, error: StreamError) -> None:
+        if self._stream is not None:
+            self._fail(error)
+        else:
+            self._input = _CLOSED
+            self.abort()
+
     def _fail(self, error: StreamError) -> None:
         """Break the exchange off."""
         stream = self._stream
@@ -343,8 +352,8 @@ class ClientProtocol(Wire):
         else:
             self.deadline = NEVER
 
-    def deadline_passed(self) -> None:
-        """The origin was silent for too long; see `Deadlines`."""
+    def expired(self) -> None:
+        """The origin was silent for too long."""
         stream = self._stream
         if stream is None:
             self.abort()

@@ -357,6 +357,14 @@ class ServerProtocol(Wire):
         """The stream has handed its whole response to the wire."""
         self.stream = None
         stream.finished = True
+        try:
+            self._after_exchange(stream)
+        finally:
+            stream.tell_finished()
+        self._go_on()
+
+    def _after_exchange(self, stream: Exchange) -> None:
+        """Take the connection to the state in which the end of an exchange leaves it."""
         if self._input is _NEXT:
             if not self._keep_alive:
                 if self._held:
@@ -373,8 +381,6 @@ class ServerProtocol(Wire):
             self._linger()
         if self.reading_paused and not (self.write_blocked and self._input is _HEAD):
             self.resume_reading()
-        stream.tell_finished()
-        self._go_on()
 
     def _may_discard(self, stream: Exchange) -> bool:
         return self._keep_alive and not stream.waits_for_continue and self._remaining <= DISCARD_LIMIT
@@ -402,8 +408,10 @@ class ServerProtocol(Wire):
         """Both directions of the tunnel have ended."""
         self.stream = None
         stream.finished = True
-        self._shut()
-        stream.tell_finished()
+        try:
+            self._shut()
+        finally:
+            stream.tell_finished()
 
     def begin_tunnel(self) -> None:
         """The response has left HTTP."""
@@ -439,6 +447,15 @@ class ServerProtocol(Wire):
         else:
             stream.bytes_sent += self.write(_error_response(status, text, stream.method != b"HEAD"))
             self._linger()
+
+    def break_exchange(self, error: StreamError) -> None:
+        stream = self.stream
+        if stream is not None and not self.lost:
+            self._fail(error.fault, 500, str(error))
+        else:
+            self._break_stream(error)
+            self._input = _CLOSED
+            self.abort()
 
     def _break_stream(self, error: StreamError) -> None:
         stream = self.stream
@@ -497,8 +514,8 @@ class ServerProtocol(Wire):
         else:
             self.deadline = self._expires
 
-    def deadline_passed(self) -> None:
-        """Somebody was silent for too long; see `Deadlines`."""
+    def expired(self) -> None:
+        """Somebody was silent for too long."""
         input_ = self._input
         stream = self.stream
         expired = stream is not None and self._expires < self._deadlines.now and input_ is not _TUNNEL

@@ -17,6 +17,7 @@ from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
 from twisted_wasmproxy.http.http1.encode import Framing, encode_trailers
 from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
 from twisted_wasmproxy.http.transport import is_plain_tcp, turn, unsent_bytes, write_now
+from twisted_wasmproxy.logs import Logger
 
 __all__ = ["LINGER", "Timeouts", "Wire", "WireStream"]
 
@@ -24,6 +25,8 @@ LINGER = 5.0
 """Seconds that a connection may take to close after its last byte has been written."""
 
 _FLUSH_AT = 64 * 1024
+
+_log = Logger()
 
 # An attribute of an Enum costs ten times a global.
 _FRAMING_CHUNKED = Framing.CHUNKED
@@ -53,7 +56,11 @@ class Timeouts(Protocol):
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
 class Wire(ABC):
-    """A Twisted protocol that gathers what it writes, knows when its peer does not read, and reads framed content."""
+    """A Twisted protocol that gathers what it writes, knows when its peer does not read, and reads framed content.
+
+    Every event of the reactor comes in through a method of this class. An exception that nobody expected ends the
+    exchange and the connection, and nothing else (`_crashed`).
+    """
 
     __slots__ = (
         "_consuming",
@@ -103,24 +110,36 @@ class Wire(ABC):
         if self._plain:
             transport.setTcpNoDelay(True)
         self._deadlines.add(self)
-        self.connectionMade()
+        try:
+            self.connectionMade()
+        except Exception:
+            self._crashed()
 
     def dataReceived(self, data: bytes) -> None:
         if not turn.active:
             turn.open()
-        self._consume(data)
+        try:
+            self._consume(data)
+        except Exception:
+            self._crashed()
 
     def connectionLost(self, reason: Failure) -> None:
         self.lost = True
         self._out = []
         self._deadlines.remove(self)
-        self.connection_lost(reason)
+        try:
+            self.connection_lost(reason)
+        except Exception:
+            self._crashed()
 
     # -- IHalfCloseableProtocol
 
     def readConnectionLost(self) -> None:
         self.read_closed = True
-        self.read_ended()
+        try:
+            self.read_ended()
+        except Exception:
+            self._crashed()
 
     def writeConnectionLost(self) -> None:  # noqa: B027  # there is nothing to do
         """The transport has carried out loseWriteConnection."""
@@ -130,11 +149,17 @@ class Wire(ABC):
     def pauseProducing(self) -> None:
         self.write_blocked = True
         self._unsent = unsent_bytes(self.transport)
-        self.writing_paused()
+        try:
+            self.writing_paused()
+        except Exception:
+            self._crashed()
 
     def resumeProducing(self) -> None:
         self.write_blocked = False
-        self.writing_resumed()
+        try:
+            self.writing_resumed()
+        except Exception:
+            self._crashed()
 
     def stopProducing(self) -> None:  # noqa: B027  # there is nothing to do
         """connectionLost follows."""
@@ -161,7 +186,30 @@ class Wire(ABC):
     def writing_resumed(self) -> None: ...
 
     @abstractmethod
-    def deadline_passed(self) -> None: ...
+    def expired(self) -> None:
+        """The deadline has passed."""
+
+    @abstractmethod
+    def break_exchange(self, error: StreamError) -> None:
+        """Break the present exchange off, if there is one, and the connection."""
+
+    # -- time, and failures
+
+    def deadline_passed(self) -> None:
+        """See `Deadlines`."""
+        try:
+            self.expired()
+        except Exception:
+            self._crashed()
+
+    def _crashed(self) -> None:
+        """Called in an except clause: log what nobody expected, and end what it has happened to."""
+        _log.failure("a connection failed")
+        try:
+            self.break_exchange(StreamError(StreamFault.INTERNAL, "internal error"))
+        except Exception:
+            _log.failure("a connection failed, and could not be ended in order")
+            self.abort()
 
     # -- what they use
 

@@ -195,29 +195,28 @@ class Fill:
 
     def stop(self) -> None:
         """The store is closed: whoever still wants something is told."""
-        self._break(StreamError(StreamFault.OVERLOAD, "the cache is closed"))
+        content = self._incoming.content if self._state is _State.STORING and self._incoming is not None else None
+        self._break(StreamError(StreamFault.OVERLOAD, "the cache is closed"), content)
 
     def crashed(self, failure: Failure | None = None) -> None:
         """See `FetchConsumer`."""
         _log.failure("a request of the cache to an origin failed", failure)
+        content = self._incoming.content if self._incoming is not None else None
         try:
-            self._break(StreamError(StreamFault.INTERNAL, "internal error"))
+            self._break(StreamError(StreamFault.INTERNAL, "internal error"), content)
         except Exception:
             _log.failure("a request of the cache to an origin could not be ended in order")
             self._state = _State.OVER
             self._cache.ended(self)
 
-    def _break(self, error: StreamError) -> None:
-        """End it, whatever it does, and fail all who want something of it."""
-        content = self._incoming.content if self._incoming is not None else None
+    def _break(self, error: StreamError, content: Growing | None) -> None:
+        """End it, whatever it does, and fail all who wait for it or read `content`."""
         later, self._look_later = self._look_later, []
         waiting = [*self._crowd.release_all(), *later]
-        try:
-            self._over()
-        finally:
-            _fail_all(waiting, error)
-            if content is not None and content.length is None:
-                content.fail(error)
+        self._over()
+        _fail_all(waiting, error)
+        if content is not None:
+            content.fail(error)
 
     def is_selected(self, selection: Selection) -> bool:
         """Say whether a purge of this selection is about what comes. What it will be like is not known before its head:
@@ -234,10 +233,13 @@ class Fill:
         self._state = _State.OVER
         self._incoming = None  # its content knows this fill
         self._cache.ended(self)
-        self._close_fetch()
         held, self._held = self._held, []
-        for one in held:
-            one.release()
+        try:
+            self._close_fetch()
+            for one in held:
+                one.release()
+        except Exception:  # it is over all the same
+            _log.failure("a request of the cache to an origin did not end in order")
         later, self._look_later = self._look_later, []
         for lookup in later:
             if not lookup.gone:
@@ -487,19 +489,23 @@ class Fill:
     def _pass_on(self, response: Response, end_stream: bool, why: str) -> None:
         """Give the answer to who asked, and let the others ask for themselves."""
         leader, fetch = self._crowd.leader, self._fetch
+        others = [lookup for lookup in self._crowd.release_all() if lookup is not leader]
         if leader is not None:
-            self._crowd.release(leader)
             self._fetch = None
-        others = self._crowd.release_all()
         doomed = self._doomed
-        self._over()
-        if leader is not None:
-            assert fetch is not None
-            client = leader.client
-            self._cache.say(leader, response.headers, None, CacheStatus(fwd=leader.fwd, detail=why))
-            fetch.consumer = client
-            client.take(fetch)
-            client.respond(response, end_stream)
+        try:
+            self._over()
+            if leader is not None:
+                assert fetch is not None
+                client = leader.client
+                self._cache.say(leader, response.headers, None, CacheStatus(fwd=leader.fwd, detail=why))
+                fetch.consumer = client
+                client.take(fetch)
+                client.respond(response, end_stream)
+        except Exception:
+            self._asker.crashed()
+            if fetch is not None:
+                fetch.give_up()
         if not doomed and response.status < 500:  # an error says nothing of what the resource is like
             self._cache.not_shared(self._asker)
         if others:

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted_wasmproxy.config.model import UpstreamConfig
 from twisted_wasmproxy.http.deadlines import Deadlines
 from twisted_wasmproxy.http.stream import ResponseReceiver, StreamError, StreamFault
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.upstream.access import Access
 from twisted_wasmproxy.upstream.balance import make_balancer
 from twisted_wasmproxy.upstream.dial import Dial, Transport
@@ -21,6 +22,8 @@ from twisted_wasmproxy.upstream.stream import Acquisition, OriginStream, Ready
 from twisted_wasmproxy.upstream.tls import OriginTLS
 
 __all__ = ["Acquisition", "Cluster", "OriginStream", "Server"]
+
+_log = Logger()
 
 MOST_SHARES = 3
 """Into how many parts connect_timeout is divided: after each, one more server is asked beside those that are slow."""
@@ -191,7 +194,12 @@ class _Wait:
     def take(self, pool: Pool, connection: Connection) -> None:
         ready = self._end(cancelled=False)
         assert ready is not None
-        ready(pool.open_stream(connection, self._receiver))
+        try:
+            made: OriginStream | StreamError = pool.open_stream(connection, self._receiver)
+        except Exception:
+            _log.failure("a request could not be given a connection")
+            made = StreamError(StreamFault.INTERNAL, "internal error")
+        ready(made)
 
     def not_connected(self, pool: Pool, error: StreamError) -> None:
         self._pools.remove(pool)
@@ -236,11 +244,14 @@ class _Wait:
         ready, self._ready = self._ready, None
         if ready is not None:
             pools, self._pools = self._pools, []
-            for pool in pools:
-                pool.leave(self, cancelled)
-            for call in (self._deadline, self._next):
-                if call is not None and call.active():
-                    call.cancel()
+            try:
+                for pool in pools:
+                    pool.leave(self, cancelled)
+                for call in (self._deadline, self._next):
+                    if call is not None and call.active():
+                        call.cancel()
+            except Exception:  # the request is told all the same
+                _log.failure("a request that waited for a connection did not leave its queues in order")
         return ready
 
 

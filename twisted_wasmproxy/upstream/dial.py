@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_wasmproxy.http.stream import StreamError, StreamFault
+from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.upstream.access import Access
 from twisted_wasmproxy.upstream.reactor import Reactor
 from twisted_wasmproxy.upstream.resolve import Resolver, is_address
@@ -30,6 +31,8 @@ __all__ = ["Dial", "Transport", "attach", "interleave"]
 
 Transport = Any
 """A connected Twisted transport: TCP, or TLS over it. Its interfaces have no types that tell what both can do."""
+
+_log = Logger()
 
 ATTEMPT_DELAY = 0.25
 """Seconds before the next address is tried beside the one that has not answered yet (RFC 8305 section 5)."""
@@ -174,13 +177,16 @@ class Dial:
 
     def _end(self) -> Callable[[Transport | StreamError], None] | None:
         done, self._done = self._done, None
-        self._stop_attempts()
-        for call in (self._deadline, self._refusal):
-            if call is not None and call.active():
-                call.cancel()
-        winner, self._winner = self._winner, None
-        if winner is not None:
-            winner.abortConnection()
+        try:
+            self._stop_attempts()
+            for call in (self._deadline, self._refusal):
+                if call is not None and call.active():
+                    call.cancel()
+            winner, self._winner = self._winner, None
+            if winner is not None:
+                winner.abortConnection()
+        except Exception:  # the pool is told all the same
+            _log.failure("a connection attempt did not end in order")
         return done
 
     def _stop_attempts(self) -> None:

@@ -299,15 +299,18 @@ class ClientProtocol(Wire):
         """Free the connection, or close it if it cannot serve another exchange."""
         self._stream = None
         self._decoder = None
-        self.resume_reading()
-        if stream.keep_alive and stream.request_ended and not rest and not self.read_closed and not self.lost:
-            self._input = _IDLE
-            self.deadline = NEVER
-            self._idle_since = self._deadlines.now
-            self._on_idle(self)
-        else:
-            stream.sending = False
-            self.close()
+        try:
+            self.resume_reading()
+            if stream.keep_alive and stream.request_ended and not rest and not self.read_closed and not self.lost:
+                self._input = _IDLE
+                self.deadline = NEVER
+                self._idle_since = self._deadlines.now
+                self._on_idle(self)
+            else:
+                stream.sending = False
+                self.close()
+        except Exception:  # the response is complete all the same
+            self._crashed()
 
     def break_exchange(self, error: StreamError) -> None:
         if self._stream is not None:
@@ -320,8 +323,10 @@ class ClientProtocol(Wire):
         """Break the exchange off."""
         stream = self._stream
         assert stream is not None
-        self.drop(stream)
-        stream.receiver.stream_failed(error)
+        try:
+            self.drop(stream)
+        finally:
+            stream.receiver.stream_failed(error)
 
     def drop(self, stream: _ClientStream) -> None:
         """End the exchange with the connection."""
@@ -470,8 +475,10 @@ class _ClientStream(WireStream):
             wire.close_writing()
 
     def _break(self, error: StreamError) -> None:
-        self._wire.drop(self)
-        self.receiver.stream_failed(error)
+        try:
+            self._wire.drop(self)
+        finally:
+            self.receiver.stream_failed(error)
 
     def _tunnelled(self) -> None:
         """The time of a tunnel is measured at the client's side."""

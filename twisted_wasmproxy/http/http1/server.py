@@ -358,10 +358,13 @@ class ServerProtocol(Wire):
         self.stream = None
         stream.finished = True
         try:
-            self._after_exchange(stream)
-        finally:
-            stream.tell_finished()
-        self._go_on()
+            try:
+                self._after_exchange(stream)
+            finally:
+                stream.tell_finished()
+            self._go_on()
+        except Exception:  # not the failure of the transaction whose call this may be
+            self._crashed()
 
     def _after_exchange(self, stream: Exchange) -> None:
         """Take the connection to the state in which the end of an exchange leaves it."""

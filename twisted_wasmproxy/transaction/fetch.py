@@ -365,43 +365,46 @@ class Fetch:
             self._acquisition = acquisition
 
     def _ready(self, made: OriginStream | StreamError) -> None:
+        self._acquisition = None
         try:
-            self._acquisition = None
             if isinstance(made, StreamError):
                 self._fail(made)
-                return
-            if self.ended:
+            elif self.ended:
                 made.abort()
-                return
-            self.stream = made
-            self.server = made.server
-            made.idle_timeout = self._idle_timeout
-            if self._pauses:
-                made.pause_reading()
-            end = self._head_end
-            if not end and not self._backlog_end and not self._backlog:
-                if self._length_may_change and b"content-length" in self.request.headers and not self._head_out:
-                    self._head_kept = True
-                    return
-                self._send_head(False)
-                return
-            backlog, trailers = self._backlog, self._backlog_trailers
-            self._backlog = []
-            if not end and self._length_may_change and trailers is None:
-                modified = self.request_modified or (self.chain is not None and self.chain.request.modified)
-                total = sum(map(len, backlog)) if self._backlog_end else None
-                settle_length(self.request.headers, total, modified)
-            self._send_head(end)
-            if not end and not self.ended:
-                if backlog:
-                    made.send_data(b"".join(backlog) if len(backlog) > 1 else backlog[0])
-                if self._backlog_end and not self.ended:
-                    made.send_end(trailers)
-            if self._backlog_full:
-                self._backlog_full = False
-                self.consumer.fetch_wants_pause(False)
+            else:
+                self._connected(made)
         except Exception:
             self.crashed()
+
+    def _connected(self, made: OriginStream) -> None:
+        """Send the head, and what has come of the content."""
+        self.stream = made
+        self.server = made.server
+        made.idle_timeout = self._idle_timeout
+        if self._pauses:
+            made.pause_reading()
+        end = self._head_end
+        if not end and not self._backlog_end and not self._backlog:
+            if self._length_may_change and b"content-length" in self.request.headers and not self._head_out:
+                self._head_kept = True
+                return
+            self._send_head(False)
+            return
+        backlog, trailers = self._backlog, self._backlog_trailers
+        self._backlog = []
+        if not end and self._length_may_change and trailers is None:
+            modified = self.request_modified or (self.chain is not None and self.chain.request.modified)
+            total = sum(map(len, backlog)) if self._backlog_end else None
+            settle_length(self.request.headers, total, modified)
+        self._send_head(end)
+        if not end and not self.ended:
+            if backlog:
+                made.send_data(b"".join(backlog) if len(backlog) > 1 else backlog[0])
+            if self._backlog_end and not self.ended:
+                made.send_end(trailers)
+        if self._backlog_full:
+            self._backlog_full = False
+            self.consumer.fetch_wants_pause(False)
 
     def _send_head(self, end_stream: bool) -> None:
         stream = self.stream

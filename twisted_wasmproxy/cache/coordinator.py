@@ -20,6 +20,7 @@ from twisted_wasmproxy.cache import conditional, policy, ranges
 from twisted_wasmproxy.cache.answer import Parts
 from twisted_wasmproxy.cache.delivery import Delivery, Piece, StoredContent
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
+from twisted_wasmproxy.cache.fields import entity_tag
 from twisted_wasmproxy.cache.fill import Fill
 from twisted_wasmproxy.cache.lookup import Caching, Lookup
 from twisted_wasmproxy.cache.policy import Freshness, Reuse
@@ -49,6 +50,9 @@ background: nobody waits for the same time-out twice."""
 
 REFRESH_PAUSE = 1.0
 """Seconds from a validation in the background that failed to the next one."""
+
+TAGS_ASKED = 2048
+"""Bytes of entity tags of other variants that an origin is asked about."""
 
 AT_A_TIME = 256 * 1024
 """Bytes of a body that are given to a client without asking whether it keeps up."""
@@ -224,9 +228,8 @@ class Cache:
 
     def _select(self, found: Sequence[IStoredResponse], lookup: Lookup) -> IStoredResponse | None:
         """Return the latest stored response whose selecting fields are those of the request (section 4.1)."""
-        headers = lookup.client.request.headers
         for stored in found:
-            if policy.selects(stored.head, headers):
+            if lookup.selects(stored.head):
                 return stored
         return None
 
@@ -355,7 +358,7 @@ class Cache:
 
     def may_share(self, head: StoredHead, lookup: Lookup) -> bool:
         """Say whether a request may be answered by what another has brought (section 4)."""
-        if not policy.selects(head, lookup.client.request.headers):
+        if not lookup.selects(head):
             return False
         fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
         return policy.reuse(fresh, lookup.wants, time.time()) in _USABLE
@@ -485,12 +488,16 @@ def _part(headers: Headers, stored: IStoredResponse | None, gap: ranges.Part | N
 
 
 def _by_entity_tag(found: Sequence[IStoredResponse]) -> dict[bytes, IStoredResponse]:
-    """Return the complete ones that have an entity tag, to be named in If-None-Match (section 4.1)."""
+    """Return the latest complete ones that have an entity tag, to be named in If-None-Match (section 4.1)."""
     tagged: dict[bytes, IStoredResponse] = {}
+    size = 0
     for stored in found:
-        etag = stored.head.headers.get(b"etag")
-        if etag is not None and etag.endswith(b'"') and stored.parts == ((0, stored.head.length),):
-            tagged.setdefault(etag, stored)
+        etag = entity_tag(stored.head.headers)
+        if etag is not None and stored.parts == ((0, stored.head.length),) and etag not in tagged:
+            size += len(etag)
+            if size > TAGS_ASKED:
+                break
+            tagged[etag] = stored
     return tagged
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import http_sf
 
@@ -11,6 +12,7 @@ from twisted_wasmproxy.http.headers import Headers
 __all__ = [
     "MAX_DELTA",
     "NO_DIRECTIVES",
+    "UNREAD",
     "Directives",
     "cache_control",
     "delta_seconds",
@@ -20,6 +22,14 @@ __all__ = [
 
 MAX_DELTA = 2**31
 """What delta-seconds that are greater count as (RFC 9111 section 1.2.2)."""
+
+MOST_MEMBERS = 100
+"""Members of a Cache-Control or of a targeted field."""
+MOST_BYTES = 16 * 1024
+"""Of a Cache-Control, all lines together; a quarter of that if there are quoted-strings."""
+MOST_TARGETED_BYTES = 1024
+"""Of a targeted field: a structured field takes longer to parse."""
+_USUAL_BYTES = 256
 
 _FIELD_LISTS = (b"no-cache", b"private")
 _INTEGERS = frozenset({"max-age", "s-maxage", "stale-if-error", "stale-while-revalidate"})
@@ -91,6 +101,8 @@ class Directives:
 
 
 NO_DIRECTIVES = Directives({})
+UNREAD = Directives({b"no-store": None, b"no-cache": None})
+"""What a field counts as that is longer than anybody reads: nobody knows what it forbids."""
 
 
 def delta_seconds(value: bytes | None) -> int | None:
@@ -105,7 +117,20 @@ def cache_control(values: Iterable[bytes]) -> Directives:
     """Parse the lines of Cache-Control (RFC 9111 section 5.2).
 
     A quote where none may be, or without its end, is taken for no-store as well: who knows what it has swallowed.
+    More than `MOST_MEMBERS` or `MOST_BYTES` are no-store and no-cache, whatever they say.
     """
+    lines = tuple(values)
+    size = sum(map(len, lines)) + len(lines)
+    if size <= _USUAL_BYTES:
+        return _remembered(lines)
+    members = len(lines) + sum([line.count(b",") for line in lines])
+    quoted = any(b'"' in line for line in lines)
+    if members > MOST_MEMBERS or size > (MOST_BYTES // 4 if quoted else MOST_BYTES):
+        return UNREAD
+    return _parsed(lines)
+
+
+def _parsed(values: tuple[bytes, ...]) -> Directives:
     arguments: dict[bytes, bytes | None] = {}
     for value in values:
         if b'"' in value:
@@ -117,6 +142,10 @@ def cache_control(values: Iterable[bytes]) -> Directives:
         for member in members:
             _add(arguments, member.strip(b" \t"))
     return Directives(arguments)
+
+
+# An origin says the same again and again, and each of its responses is asked several times.
+_remembered = lru_cache(maxsize=512)(_parsed)
 
 
 def _add(arguments: dict[bytes, bytes | None], member: bytes) -> None:
@@ -180,9 +209,21 @@ def _split_quoted(value: bytes) -> tuple[list[bytes], bool]:
 
 
 def targeted(values: Iterable[bytes]) -> Directives | None:
-    """Parse the lines of a targeted field (RFC 9213 section 2.1); None if it is empty or not valid: it counts not."""
+    """Parse the lines of a targeted field (RFC 9213 section 2.1); None if it is empty or not valid: it counts not.
+
+    More than `MOST_MEMBERS` or `MOST_TARGETED_BYTES` are no-store and no-cache, whatever they say.
+    """
+    value = b", ".join(values)
+    if len(value) <= _USUAL_BYTES:
+        return _remembered_targeted(value)
+    if len(value) > MOST_TARGETED_BYTES or value.count(b",") >= MOST_MEMBERS:
+        return UNREAD
+    return _parsed_targeted(value)
+
+
+def _parsed_targeted(value: bytes) -> Directives | None:
     try:
-        members = http_sf.parse(b", ".join(values), tltype="dictionary")
+        members = http_sf.parse(value, tltype="dictionary")
     except ValueError:
         return None
     if not isinstance(members, dict) or not members:
@@ -197,6 +238,9 @@ def targeted(values: Iterable[bytes]) -> Directives | None:
         argument = None if value is True else str(value).encode("utf-8", "replace")
         arguments[name.encode("ascii", "replace")] = argument
     return Directives(arguments)
+
+
+_remembered_targeted = lru_cache(maxsize=128)(_parsed_targeted)
 
 
 def _allowed(name: str, value: object) -> bool:

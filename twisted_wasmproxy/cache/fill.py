@@ -147,7 +147,7 @@ class Fill:
         head = self.head
         if self._state is not _State.COMMITTING or self._doomed or head is None:
             return False
-        if not policy.selects(head, lookup.client.request.headers):
+        if not lookup.selects(head):
             return False
         lookup.client.take(lookup)
         lookup.settle()

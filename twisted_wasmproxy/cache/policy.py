@@ -7,6 +7,7 @@ Times are seconds since the epoch.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from math import inf
 from typing import NamedTuple
@@ -78,6 +79,15 @@ _NOT_STORED = frozenset(
     }
 )
 """RFC 9111 section 3.1."""
+_LONGEST_AGE = 1024
+"""Bytes of an Age, all lines together, beyond which it is not one number."""
+_MOST_SURROGATE_KEYS = 1000
+_LONGEST_SURROGATE_KEYS = 16 * 1024
+"""Bytes of them in one response."""
+_MOST_LOCATIONS = 4
+"""Lines of Location and Content-Location whose URIs an unsafe request invalidates."""
+_NO_VALUE = b"\0"
+"""Value of a selecting field that no request has: who has it in `vary` is not selected any more."""
 _OF_CONTENT = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range"})
 """What is said of the stored bytes themselves: a 304 has none that it could be true of (RFC 9111 section 3.2)."""
 
@@ -135,6 +145,8 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
         return "status"
     if vary_names(headers) is None:
         return "Vary: *"
+    if _surrogate_key_lines(response, config) is None:
+        return "too many surrogate keys"
     said = _said(headers, rules, config)
     why = _forbidden(status, said.directives)
     if why:
@@ -256,18 +268,31 @@ def _age(values: list[bytes], rules: CacheRules) -> int | None:
         return None
     if rules.invalid_age == "ignore":
         return age(values[0])
+    if sum(map(len, values)) + len(values) > _LONGEST_AGE:
+        return MAX_DELTA
     joined = b", ".join([value.strip(b" \t") for value in values])
     return age(joined) if all(member.isdigit() for member in joined.split(b",")) else MAX_DELTA
 
 
 def surrogate_keys(response: Response, rules: CacheRules, config: CacheConfig) -> tuple[bytes, ...]:
-    """Return the keys of the response and those that the rules give it, each once."""
+    """Return the keys of the response, if they are not too many, and those that the rules give it, each once."""
     keys: dict[bytes, None] = {}
-    if config.surrogate_key_header is not None:
-        for value in response.headers.get_all(config.surrogate_key_header.encode()):
-            keys.update(dict.fromkeys(value.split()))
+    for value in _surrogate_key_lines(response, config) or ():
+        keys.update(dict.fromkeys(value.split()))
     keys.update(dict.fromkeys(key.encode() for key in rules.surrogate_keys))
     return tuple(keys)
+
+
+def _surrogate_key_lines(response: Response, config: CacheConfig) -> list[bytes] | None:
+    """Return the values with surrogate keys; None for more of them than are kept."""
+    if config.surrogate_key_header is None:
+        return []
+    values = response.headers.get_all(config.surrogate_key_header.encode())
+    if not values:
+        return values
+    if sum(map(len, values)) > _LONGEST_SURROGATE_KEYS:
+        return None
+    return values if sum([len(value.split()) for value in values]) <= _MOST_SURROGATE_KEYS else None
 
 
 # Freshness: RFC 9111 section 4.2
@@ -514,23 +539,25 @@ def freshened(
     merged.lines = [line for line in head.headers.lines if line[0] not in replaced] + new
     # What the new Cache-Control names is not to be kept of the old fields either.
     merged.lines = _kept(merged, rules, config)
-    key_header = config.surrogate_key_header
-    has_keys = key_header is not None and key_header.encode() in response.headers
+    key_lines = _surrogate_key_lines(response, config)
     return head.replaced(
         headers=merged,
-        vary=_varied(head, merged),
+        # No purge by too many keys would find it.
+        vary=_varied(head, vary_names(merged) or () if key_lines is not None else (b"surrogate-key",)),
         request_time=request_time,
         response_time=response_time,
-        surrogate_keys=surrogate_keys(response, rules, config) if has_keys else head.surrogate_keys,
+        surrogate_keys=surrogate_keys(response, rules, config) if key_lines else head.surrogate_keys,
         purged=0.0,
     )
 
 
-def _varied(head: StoredHead, headers: Headers) -> tuple[tuple[bytes, bytes | None], ...]:
-    """Return the selecting fields after an update. What the request had of a field that Vary names only now is not
+def _varied(head: StoredHead, names: Iterable[bytes]) -> tuple[tuple[bytes, bytes | None], ...]:
+    """Return the selecting fields when Vary has these `names`. What the request had of one that is there only now is not
     known any more: no field has the value that stands for it, so the response is not selected again."""
     known = {name for name, _ in head.vary}
-    return head.vary + tuple((name, b"\0") for name in vary_names(headers) or () if name not in known)
+    if _NO_VALUE in [value for _, value in head.vary]:
+        return head.vary
+    return head.vary + tuple((name, _NO_VALUE) for name in names if name not in known)
 
 
 # Invalidation: RFC 9111 section 4.4
@@ -543,8 +570,12 @@ def invalidated(request: Request, url: bytes, response: Response) -> list[bytes]
         return []
     target = normalized_url(request.scheme, request.authority, request.path)
     uris: dict[bytes, None] = {url: None}
+    seen = 0
     for key, _, value in response.headers.lines:
         if key in (b"location", b"content-location"):
+            seen += 1
+            if seen > _MOST_LOCATIONS:
+                break
             uri = same_origin_uri(target, value)
             if uri is not None:
                 uris[uri] = None

@@ -40,8 +40,7 @@ def arriving(
         status, reason, start, stop, length = 200, b"OK", part.start, part.stop, part.length
         headers.remove(b"content-range")
         headers.remove(b"content-length")
-        if length is not None:
-            headers.add(b"Content-Length", b"%d" % length)
+        headers.add(b"Content-Length", b"%d" % length)
     head = StoredHead(
         key=lookup.key,
         url=lookup.url,

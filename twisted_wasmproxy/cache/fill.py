@@ -356,6 +356,8 @@ class Fill:
             return "invalidated meanwhile"
         if self._has_content and self._request.method == b"GET":
             return "request content"  # which is not in the key, and may have been what was answered
+        if response.status == 206 and self._gap is None and b"range" not in self._request.headers:
+            return "status"  # a part that nobody has asked for
         caching = self._asker.caching
         return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config)
 
@@ -405,7 +407,7 @@ class Fill:
         if came is None:
             return False
         head, start, stop = came
-        base = self._base(response) if response.status == 206 else None
+        base = self._base(response, head.length) if response.status == 206 else None
         writer = self._cache.store.create(head, stop - start if stop is not None else None, base, start)
         if writer is None:
             return False
@@ -421,12 +423,12 @@ class Fill:
             self._check_abandoned()
         return True
 
-    def _base(self, response: Response) -> IStoredResponse | None:
-        """Return the stored response that a 206 is combined with."""
+    def _base(self, response: Response, length: int | None) -> IStoredResponse | None:
+        """Return the stored response that a 206 of a representation of `length` bytes is combined with."""
         stored = self._stale or self._asker.incomplete
-        if stored is None or not combining.same_representation(stored.head.headers, response.headers):
+        if stored is None or stored.head.length != length:
             return None
-        return stored
+        return stored if combining.same_representation(stored.head.headers, response.headers) else None
 
     def _give_heads(self, incoming: Incoming, content: Growing, response: Response, end_stream: bool) -> None:
         """Answer those who wait: who asked gets what came, the others what is stored."""

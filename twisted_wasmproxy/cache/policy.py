@@ -130,8 +130,8 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
     """Return why the response must not be stored, in a few words for Cache-Status and the log; empty if it may be.
 
     RFC 9111 section 3 (methods, statuses, no-store, private, must-understand), 3.5 (Authorization), 3.3 and
-    RFC 9110 section 15.3.7 (206: only one with a single valid Content-Range; whether it may be combined with others is
-    another question, section 3.4), `Vary: *` (section 4.1), Set-Cookie and negative caching by `rules`, RFC 9213. What
+    RFC 9110 section 15.3.7 (206: only one with a single valid Content-Range that tells the complete length; whether it
+    may be combined with others is another question, section 3.4), `Vary: *` (section 4.1), Set-Cookie and negative caching by `rules`, RFC 9213. What
     has neither a lifetime nor a validator is not worth storing. `request` is the one that the client made.
     """
     method, status, headers = request.method, response.status, response.headers
@@ -143,6 +143,8 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
         return "request no-store"
     if status < 200 or status in _OF_REQUEST or (status == 206 and not _storable_part(request, headers)):
         return "status"
+    if status != 206 and _says_it_is_a_part(headers):
+        return "Content-Range"
     if vary_names(headers) is None:
         return "Vary: *"
     if _surrogate_key_lines(response, config) is None:
@@ -167,11 +169,21 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
 
 
 def _storable_part(request: Request, headers: Headers) -> bool:
-    """RFC 9110 section 15.3.7: a single part whose place is known."""
+    """RFC 9110 section 15.3.7: a single part whose place is known, in a representation whose length is. What is said to
+    be a part of one of unknown length (`*`) could never be told from the whole."""
     ranges = headers.get_all(b"content-range")
-    if request.method != b"GET" or len(ranges) != 1 or content_range(ranges[0]) is None:
+    part = content_range(ranges[0]) if len(ranges) == 1 else None
+    if request.method != b"GET" or part is None or part.length is None:
         return False
-    return not (headers.get(b"content-type") or b"").lower().startswith(b"multipart/byteranges")
+    types = headers.get_all(b"content-type")
+    return not any(value.lower().startswith(b"multipart/byteranges") for value in types)
+
+
+def _says_it_is_a_part(headers: Headers) -> bool:
+    """Whether there is a Content-Range of less than all. It has no meaning but in a 206 and a 416 (RFC 9110 section
+    14.4), but who sends it has hardly sent the whole."""
+    parts = [content_range(value) for value in headers.get_all(b"content-range")]
+    return any(part is not None and (part.start, part.stop) != (0, part.length) for part in parts)
 
 
 def _storable_with_cookie(life: _Lifetime | None, rules: CacheRules) -> bool:

@@ -11,7 +11,7 @@ from tests.e2e_cache.support import FRESH, Arrival, Site, ok
 BODY = b"0123456789" * 10
 PART = BODY[:10]
 TAG = 'ETag: "v"'
-BYTES = 'Content-Range: bytes'
+BYTES = "Content-Range: bytes"
 
 
 def answering(part: bytes):

@@ -35,12 +35,12 @@ def arriving(
     length = stop = 0 if end_stream else content_length(headers.get(b"content-length"))
     if status == 206:
         part = combining.brought_part(request, response)
-        if part is None:
+        if part is None or part.length is None:
             return None
         status, reason, start, stop, length = 200, b"OK", part.start, part.stop, part.length
         headers.remove(b"content-range")
         headers.remove(b"content-length")
-        headers.add(b"Content-Length", b"%d" % length)
+        headers.add(b"Content-Length", b"%d" % part.length)
     head = StoredHead(
         key=lookup.key,
         url=lookup.url,

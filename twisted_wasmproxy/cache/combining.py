@@ -45,7 +45,7 @@ def brought_part(request: Request, response: Response) -> ContentRange | None:
     the representation, wherever that is, if there is something before it; with any other difference nothing is certain.
     """
     part = content_range(response.headers.get(b"content-range"))
-    if part is None or part.length is None:
+    if part is None:
         return None
     declared = response.headers.get(b"content-length")
     if declared is None or declared == b"%d" % (part.stop - part.start):

@@ -170,6 +170,10 @@ class Cache:
             return
         memo = self._memo(stored, lookup.caching)
         fresh = memo.fresh
+        if fresh.not_for_cookies and not lookup.may_have(fresh):
+            lookup.fwd = "request"
+            self._ask(lookup, None, None, found)
+            return
         verdict = policy.reuse(fresh, lookup.wants, now)
         if verdict is Reuse.FRESH and lookup.plain and stored.body and self._repeat(lookup, stored, memo, now):
             return
@@ -361,14 +365,14 @@ class Cache:
         if not lookup.selects(head):
             return False
         fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
-        return policy.reuse(fresh, lookup.wants, time.time()) in _USABLE
+        return lookup.may_have(fresh) and policy.reuse(fresh, lookup.wants, time.time()) in _USABLE
 
     def stand_in(self, lookup: Lookup, stored: IStoredResponse, status: int | None) -> Callable[[], None] | None:
         """Return what gives a stale response because the origin fails, by an answer of this `status` or none; None if
         this request may not have it, or wants what is not there."""
         now = time.time()
         fresh = self._fresh(stored, lookup.caching)
-        if not policy.may_serve_on_error(fresh, lookup.wants, now):
+        if not (lookup.may_have(fresh) and policy.may_serve_on_error(fresh, lookup.wants, now)):
             return None
         said = CacheStatus(fwd=lookup.fwd, fwd_status=status)
         made = answers.answer(lookup, stored.head, stored.parts, fresh, said, now, None, False)

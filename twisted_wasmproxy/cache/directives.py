@@ -230,12 +230,12 @@ def _parsed_targeted(value: bytes) -> Directives | None:
         return None
     arguments: dict[bytes, bytes | None] = {}
     for name, member in members.items():
-        value = member[0] if isinstance(member, tuple) else member
-        if not _allowed(name, value):
+        given = member[0] if isinstance(member, tuple) else member
+        if not _allowed(name, given):
             return None
-        if value is False:
+        if given is False:
             continue
-        argument = None if value is True else str(value).encode("utf-8", "replace")
+        argument = None if given is True else str(given).encode("utf-8", "replace")
         arguments[name.encode("ascii", "replace")] = argument
     return Directives(arguments)
 

@@ -23,7 +23,7 @@ from twisted_wasmproxy.cache.freshening import Freshening
 from twisted_wasmproxy.cache.growing import Growing
 from twisted_wasmproxy.cache.incoming import Incoming
 from twisted_wasmproxy.cache.lookup import Lookup
-from twisted_wasmproxy.cache.question import as_get, asks_for_less, question
+from twisted_wasmproxy.cache.question import as_get, asks_for_less, question, without
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.status import CacheStatus
 from twisted_wasmproxy.http.headers import Headers
@@ -120,6 +120,7 @@ class Fill:
         client = self._asker.client
         request = question(self._request, self._stale, self._gap, self._variants, whole)
         self._rewritten = request is not self._request
+        request = without(request, self._asker.caching.strip)
         self._has_content = not end_stream
         fetch = self._fetch = client.open_fetch(self, request, self.background or client.closed)
         fetch.start(end_stream)

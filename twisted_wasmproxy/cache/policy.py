@@ -143,6 +143,8 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
         return "request no-store"
     if status < 200 or status in _OF_REQUEST or (status == 206 and not _storable_part(request, headers)):
         return "status"
+    if status in rules.request_error_statuses and status not in dict(rules.negative):
+        return "status"
     if status != 206 and _says_it_is_a_part(headers):
         return "Content-Range"
     if vary_names(headers) is None:
@@ -162,6 +164,8 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
         return "POST"
     if life is None and not _heuristic(status, said.directives):
         return "no explicit lifetime"
+    if b"cookie" in request.headers and _not_for_cookies(life, headers, said, rules):
+        return "Cookie"
     validator = entity_tag(headers) is not None or date(headers, b"last-modified") is not None
     if not validator and (life is None or not _worth_keeping(life.seconds, said.directives)):
         return "no lifetime nor validator"
@@ -216,6 +220,15 @@ def _heuristic(status: int, directives: Directives) -> bool:
     return status in _HEURISTIC or directives.bare(b"public")
 
 
+def _not_for_cookies(life: _Lifetime | None, headers: Headers, said: _Said, rules: CacheRules) -> bool:
+    """`CacheRules.heuristic_with_cookie`."""
+    if life is None or not life.guessed or rules.heuristic_with_cookie or said.directives.bare(b"public"):
+        return False
+    if rules.key.cookies or b"cookie" in _lower((*rules.key.headers, *rules.strip_unkeyed)):
+        return False
+    return b"cookie" not in (vary_names(headers) or ())
+
+
 def _says_it_is_the_target(request: Request, headers: Headers) -> bool:
     """RFC 9110 section 9.3.3: a POST is answered by the representation that a GET would have."""
     target = normalized_url(request.scheme, request.authority, request.path)
@@ -248,7 +261,7 @@ def _kept(headers: Headers, rules: CacheRules, config: CacheConfig) -> list[tupl
     directives = _said(headers, rules, config).directives
     named = {*directives.fields(b"no-cache"), *directives.fields(b"private")}
     # Without a targeted field that counts, the rest would mean something else.
-    without = _NOT_STORED | named.difference(_names(config.targeted))
+    without = _NOT_STORED | named.difference(_lower(config.targeted))
     if rules.set_cookie != "store":
         without |= {b"set-cookie"}
     if config.surrogate_key_header is not None:
@@ -322,18 +335,20 @@ class _Lifetime(NamedTuple):
     seconds: float
     explicit: bool
     """Said by the response or set by the rule, not guessed."""
+    guessed: bool = False
+    """By Last-Modified; what is neither is by `default_ttl` or `min_ttl`."""
 
 
 @lru_cache(maxsize=64)
-def _names(targeted: tuple[str, ...]) -> tuple[bytes, ...]:
-    return tuple(name.lower().encode() for name in targeted)
+def _lower(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(name.lower().encode() for name in names)
 
 
 def _said(headers: Headers, rules: CacheRules, config: CacheConfig) -> _Said:
     """RFC 9213 section 2.2, and `CacheRules.directives`."""
     if rules.directives == "ignore":
         return _Said(NO_DIRECTIVES, expires=False)
-    directives, targeted = response_directives(headers, _names(config.targeted))
+    directives, targeted = response_directives(headers, _lower(config.targeted))
     return _Said(directives, expires=not targeted)
 
 
@@ -356,7 +371,7 @@ def _lifetime(status: int, headers: Headers, said: _Said, rules: CacheRules, res
         seconds = max(seconds, rules.min_ttl)
     if rules.max_ttl is not None:
         seconds = min(seconds, rules.max_ttl)
-    return _Lifetime(seconds, life.explicit)
+    return _Lifetime(seconds, life.explicit, life.guessed)
 
 
 def _explicit(headers: Headers, said: _Said, response_time: float) -> _Lifetime | None:
@@ -384,7 +399,8 @@ def _guessed(headers: Headers, rules: CacheRules, response_time: float) -> _Life
         return None
     sent = date(headers, b"date", response_time)
     since = (response_time if sent is None else sent) - modified
-    return _Lifetime(min(max(0.0, since * rules.heuristic_fraction), rules.heuristic_max), explicit=False)
+    seconds = min(max(0.0, since * rules.heuristic_fraction), rules.heuristic_max)
+    return _Lifetime(seconds, explicit=False, guessed=True)
 
 
 def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Freshness:
@@ -418,6 +434,7 @@ def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Fresh
         ),
         stale_if_error=_window(directives, b"stale-if-error", rules.stale_if_error) if may_be_stale else 0,
         immutable=b"immutable" in directives and life is not None and life.explicit,
+        not_for_cookies=_not_for_cookies(life, headers, said, rules),
     )
 
 

@@ -151,7 +151,7 @@ def _modified(head: StoredHead) -> float | None:
     for name in (b"last-modified", b"date"):
         if name in head.headers:
             return _single_date(head.headers, name)
-    return head.response_time
+    return head.received
 
 
 def _single_date(headers: Headers, name: bytes) -> float | None:

@@ -8,7 +8,6 @@ lookup ─► fresh ──────────────► answer from th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted_wasmproxy.cache import answer as answers
 from twisted_wasmproxy.cache import conditional, policy, ranges
 from twisted_wasmproxy.cache.answer import Parts
+from twisted_wasmproxy.cache.clock import CLOCK, Clock
 from twisted_wasmproxy.cache.delivery import Delivery, Piece, StoredContent
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
 from twisted_wasmproxy.cache.fields import entity_tag
@@ -64,8 +64,10 @@ _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.REVALIDATE_BEHIND})
 class Cache:
     """A store and all that is under way for it. It outlives reloads that leave the store as it was."""
 
-    def __init__(self, store: ICacheStore, config: CacheConfig) -> None:
+    def __init__(self, store: ICacheStore, config: CacheConfig, clock: Clock = CLOCK) -> None:
+        """`clock` must be the one by which the store notes when it was purged."""
         self.store = store
+        self.clock = clock
         self.config = config
         """The latest; those who ask bring theirs."""
         self.cachings: dict[bytes, Caching] = {}
@@ -162,7 +164,7 @@ class Cache:
             return
         client = lookup.client
         lookup.incomplete = None
-        now = time.time()
+        now = self.clock.now()
         stored = self._select(found, lookup)
         if stored is None:
             lookup.fwd = "vary-miss" if found else "uri-miss"
@@ -365,12 +367,12 @@ class Cache:
         if not lookup.selects(head):
             return False
         fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
-        return lookup.may_have(fresh) and policy.reuse(fresh, lookup.wants, time.time()) in _USABLE
+        return lookup.may_have(fresh) and policy.reuse(fresh, lookup.wants, self.clock.now()) in _USABLE
 
     def stand_in(self, lookup: Lookup, stored: IStoredResponse, status: int | None) -> Callable[[], None] | None:
         """Return what gives a stale response because the origin fails, by an answer of this `status` or none; None if
         this request may not have it, or wants what is not there."""
-        now = time.time()
+        now = self.clock.now()
         fresh = self._fresh(stored, lookup.caching)
         if not (lookup.may_have(fresh) and policy.may_serve_on_error(fresh, lookup.wants, now)):
             return None
@@ -396,7 +398,7 @@ class Cache:
     ) -> tuple[Response, list[Piece]] | None:
         """As `answer.answer`, for what has just come."""
         fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
-        return answers.answer(lookup, head, parts, fresh, status, time.time(), headers, validated)
+        return answers.answer(lookup, head, parts, fresh, status, self.clock.now(), headers, validated)
 
     def _give(self, client: Client, stored: IStoredResponse, response: Response, pieces: list[Piece]) -> None:
         stored.used()
@@ -410,7 +412,7 @@ class Cache:
         caching = lookup.caching
         if head is not None:
             fresh = policy.freshness(head, caching.rules, caching.config)
-            status.ttl = round(fresh.fresh_until - time.time())
+            status.ttl = round(policy.remaining(fresh, self.clock.now()))
         if caching.config.surrogate_key_header is not None:
             headers.remove(caching.config.surrogate_key_header.encode())
         lookup.client.cache_status = status

@@ -50,6 +50,8 @@ class Freshness:
     not_for_cookies: bool = False
     """Its lifetime is guessed, and nobody knows whether it is the same for a request with Cookie: it is for those
     without."""
+    latest: float = 0.0
+    """When it came, or was purged softly, whatever was later: nobody knows how old it is at an earlier time."""
 
 
 class Reuse(Enum):

@@ -8,7 +8,6 @@ WAITING ──► STORING ──► COMMITTING ──► OVER     the answer is 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum
@@ -92,7 +91,8 @@ class Fill:
         """Whether the origin is asked for something else than the client has asked for."""
         self._state = _State.WAITING
         self._fetch: Fetch | None = None
-        self._request_time = self._response_time = time.time()
+        self._request_time = self._response_time = cache.clock.now()
+        self._wall_ahead = 0.0
         self._doomed = False
         self._incoming: Incoming | None = None
         self._stop: int | None = None
@@ -258,12 +258,14 @@ class Fill:
             self._crowd.leader.client.fetch_connecting()
 
     def fetch_sending(self, connection: ConnectionInfo) -> None:
-        self._request_time = time.time()
+        self._request_time = self._cache.clock.now()
         if self._crowd.leader is not None:
             self._crowd.leader.client.fetch_sending(connection)
 
     def fetch_answered(self) -> None:
-        self._response_time = time.time()
+        clock = self._cache.clock
+        self._response_time = clock.now()
+        self._wall_ahead = clock.ahead()
         if self._crowd.leader is not None:
             self._crowd.leader.client.fetch_answered()
 
@@ -350,7 +352,7 @@ class Fill:
         return self._variants.get(etag)
 
     def _freshening(self) -> Freshening:
-        return Freshening(self._asker.caching, self._request_time, self._response_time)
+        return Freshening(self._asker.caching, self._request_time, self._response_time, self._wall_ahead)
 
     def _why_not_store(self, response: Response) -> str:
         if self._doomed:
@@ -360,7 +362,8 @@ class Fill:
         if response.status == 206 and self._gap is None and b"range" not in self._request.headers:
             return "status"  # a part that nobody has asked for
         caching = self._asker.caching
-        return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config)
+        received = self._response_time + self._wall_ahead
+        return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config, received)
 
     def _validated(self, stored: IStoredResponse, response: Response) -> None:
         """A 304 to validators of ours (section 4.3.4)."""
@@ -403,7 +406,7 @@ class Fill:
 
     def _store(self, response: Response, end_stream: bool) -> bool:
         """Begin to store, and answer those who wait; return False if the store does not take it."""
-        times = self._request_time, self._response_time
+        times = self._request_time, self._response_time, self._wall_ahead
         came = arriving(self._asker, self._request, response, end_stream, *times)
         if came is None:
             return False

@@ -43,6 +43,7 @@ __all__ = [
     "head_update",
     "invalidated",
     "may_serve_on_error",
+    "remaining",
     "reuse",
     "same_representation",
     "selecting",
@@ -88,6 +89,8 @@ _MOST_LOCATIONS = 4
 """Lines of Location and Content-Location whose URIs an unsafe request invalidates."""
 _NO_VALUE = b"\0"
 """Value of a selecting field that no request has: who has it in `vary` is not selected any more."""
+_CLOCKS_APART = 2.0
+"""Seconds that the clocks of processes which share a store may differ by."""
 _OF_CONTENT = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range"})
 """What is said of the stored bytes themselves: a 304 has none that it could be true of (RFC 9111 section 3.2)."""
 
@@ -126,13 +129,21 @@ def asked(headers: Headers, rules: CacheRules) -> Asked:
 # Storing: RFC 9111 section 3
 
 
-def why_not_store(request: Request, response: Response, wants: Asked, rules: CacheRules, config: CacheConfig) -> str:
+def why_not_store(
+    request: Request,
+    response: Response,
+    wants: Asked,
+    rules: CacheRules,
+    config: CacheConfig,
+    received: float | None = None,
+) -> str:
     """Return why the response must not be stored, in a few words for Cache-Status and the log; empty if it may be.
 
     RFC 9111 section 3 (methods, statuses, no-store, private, must-understand), 3.5 (Authorization), 3.3 and
     RFC 9110 section 15.3.7 (206: only one with a single valid Content-Range that tells the complete length; whether it
     may be combined with others is another question, section 3.4), `Vary: *` (section 4.1), Set-Cookie and negative caching by `rules`, RFC 9213. What
-    has neither a lifetime nor a validator is not worth storing. `request` is the one that the client made.
+    has neither a lifetime nor a validator is not worth storing. `request` is the one that the client made; the answer
+    came when the machine's clock said `received`, or now.
     """
     method, status, headers = request.method, response.status, response.headers
     if method == b"HEAD":
@@ -157,7 +168,7 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
         return why
     if b"authorization" in request.headers and not _shared_despite_authorization(said.directives):
         return "Authorization"
-    life = _lifetime(status, headers, said, rules, time.time())
+    life = _lifetime(status, headers, said, rules, time.time() if received is None else received)
     if b"set-cookie" in headers and not _storable_with_cookie(life, rules):
         return "Set-Cookie"
     if method == b"POST" and not (life is not None and life.explicit and _says_it_is_the_target(request, headers)):
@@ -248,7 +259,7 @@ def stored_headers(
 ) -> Headers:
     """Return the fields to store (RFC 9111 section 3.1): without what no-cache="..." and private="..." name, without
     what the rules take out (Set-Cookie) and the surrogate keys, with one valid Date (RFC 9110 section 6.6.1:
-    `received`, or now, if there is none), and with one valid Age or none: `freshness` goes by it, an answer has its
+    when the machine's clock said `received`, or now, if there is none), and with one valid Age or none: `freshness` goes by it, an answer has its
     own."""
     headers = Headers()
     headers.lines = _kept(response.headers, rules, config)
@@ -405,13 +416,13 @@ def _guessed(headers: Headers, rules: CacheRules, response_time: float) -> _Life
 
 def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Freshness:
     """Work out how long a stored response may be used (RFC 9111 section 4.2, RFC 9213 section 2.2, rules)."""
-    headers, response_time = head.headers, head.response_time
+    headers = head.headers
     said = _said(headers, rules, config)
     directives = said.directives
-    life = _lifetime(head.status, headers, said, rules, response_time)
+    life = _lifetime(head.status, headers, said, rules, head.received)
     lifetime = 0.0 if life is None else life.seconds
     initial_age = _initial_age(head)
-    fresh_until = response_time - initial_age + lifetime
+    fresh_until = head.response_time - initial_age + lifetime
     if head.purged:
         fresh_until = min(fresh_until, head.purged)
     # no-store and private came with a 304, or counted for nothing when this was stored.
@@ -425,7 +436,7 @@ def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Fresh
     return Freshness(
         lifetime=lifetime,
         initial_age=initial_age,
-        response_time=response_time,
+        response_time=head.response_time,
         fresh_until=fresh_until,
         must_validate=must_validate,
         never_stale=never_stale,
@@ -435,14 +446,15 @@ def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Fresh
         stale_if_error=_window(directives, b"stale-if-error", rules.stale_if_error) if may_be_stale else 0,
         immutable=b"immutable" in directives and life is not None and life.explicit,
         not_for_cookies=_not_for_cookies(life, headers, said, rules),
+        latest=max(head.response_time, head.purged),
     )
 
 
 def _initial_age(head: StoredHead) -> float:
     """RFC 9111 section 4.2.3: `corrected_initial_age`."""
     age_value = age(head.headers.get(b"age")) or 0
-    sent = date(head.headers, b"date", head.response_time)
-    apparent_age = 0.0 if sent is None else max(0.0, head.response_time - sent)
+    sent = date(head.headers, b"date", head.received)
+    apparent_age = 0.0 if sent is None else max(0.0, head.received - sent)
     response_delay = max(0.0, head.response_time - head.request_time)
     return max(apparent_age, age_value + response_delay)
 
@@ -459,9 +471,19 @@ def current_age(fresh: Freshness, now: float) -> float:
 
 
 def _staleness(fresh: Freshness, now: float) -> float:
-    """Return how long it is stale, negative while it is fresh; a clock that was set back makes nothing younger than it
-    came."""
-    return max(now, fresh.response_time) - fresh.fresh_until
+    """Return how long it is stale, negative while it is fresh; infinite for what came later than now: another clock than
+    this one knows how old it is, if any."""
+    if now < fresh.latest:
+        if fresh.latest - now > _CLOCKS_APART:
+            return inf
+        now = fresh.latest
+    return now - fresh.fresh_until
+
+
+def remaining(fresh: Freshness, now: float) -> float:
+    """Return how long it is fresh for, negative if it is stale; 0 for what is stale since nobody knows when."""
+    left = fresh.fresh_until - now
+    return min(left, 0.0) if fresh.latest - now > _CLOCKS_APART else left
 
 
 # Reuse: RFC 9111 section 4
@@ -557,9 +579,13 @@ def freshened(
     response_time: float,
     rules: CacheRules,
     config: CacheConfig,
+    wall_ahead: float = 0.0,
 ) -> StoredHead:
-    """Return the head updated by a 304, or by the 200 to a HEAD (RFC 9111 sections 3.2, 4.3.4, 4.3.5)."""
-    update = stored_headers(response, rules, config, response_time)
+    """Return the head updated by a 304, or by the 200 to a HEAD (RFC 9111 sections 3.2, 4.3.4, 4.3.5).
+
+    Times and `wall_ahead`: as in `StoredHead`.
+    """
+    update = stored_headers(response, rules, config, response_time + wall_ahead)
     # An entity-tag that got here is that of the stored response, but perhaps weaker said.
     kept = _OF_CONTENT | {b"etag"} if b"etag" in head.headers else _OF_CONTENT
     new = [line for line in update.lines if line[0] not in kept]
@@ -577,6 +603,7 @@ def freshened(
         response_time=response_time,
         surrogate_keys=surrogate_keys(response, rules, config) if key_lines else head.surrogate_keys,
         purged=0.0,
+        wall_ahead=wall_ahead,
     )
 
 

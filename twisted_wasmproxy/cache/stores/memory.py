@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,6 +9,7 @@ from operator import attrgetter, itemgetter
 
 from zope.interface import implementer
 
+from twisted_wasmproxy.cache.clock import CLOCK, Clock
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError, StoreFull
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.pieces import Pieces, merged
@@ -201,9 +201,10 @@ class MemoryStore:
     evicted does not count.
     """
 
-    def __init__(self, capacity: int, largest: int) -> None:
+    def __init__(self, capacity: int, largest: int, clock: Clock = CLOCK) -> None:
         self._capacity = capacity
         self._largest = largest
+        self._clock = clock
         self._writable = max(capacity // 2, min(largest, capacity))
         self._writers: set[MemoryWriter] = set()
         self._evictions = 0
@@ -303,7 +304,7 @@ class MemoryStore:
         for writer in self._writers:
             writer.doomed = writer.doomed or matches(selection, writer.head)
         selected = list(self._selected(selection))
-        now = time.time()
+        now = self._clock.now()
         for stored in selected:
             if soft:
                 self._replace(stored, MemoryResponse(stored.head.replaced(purged=now), stored.content))

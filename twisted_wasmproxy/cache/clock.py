@@ -24,8 +24,7 @@ it counts the time that the machine was suspended, too."""
 
 
 class Clock:
-    """Wall time when it was made, carried on by `ticks`: seconds since the epoch, as far as the machine's clock was right
-    then."""
+    """Wall time when it was made, carried on by `ticks`: seconds since the epoch, if the machine's clock was right."""
 
     __slots__ = ("_ticks", "_wall", "origin")
 

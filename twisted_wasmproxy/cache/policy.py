@@ -141,9 +141,9 @@ def why_not_store(
 
     RFC 9111 section 3 (methods, statuses, no-store, private, must-understand), 3.5 (Authorization), 3.3 and
     RFC 9110 section 15.3.7 (206: only one with a single valid Content-Range that tells the complete length; whether it
-    may be combined with others is another question, section 3.4), `Vary: *` (section 4.1), Set-Cookie and negative caching by `rules`, RFC 9213. What
-    has neither a lifetime nor a validator is not worth storing. `request` is the one that the client made; the answer
-    came when the machine's clock said `received`, or now.
+    may be combined with others is another question, section 3.4), `Vary: *` (section 4.1), Set-Cookie and negative
+    caching by `rules`, RFC 9213. What has neither a lifetime nor a validator is not worth storing. `request` is the one
+    that the client made; the answer came when the machine's clock said `received`, or now.
     """
     method, status, headers = request.method, response.status, response.headers
     if method == b"HEAD":
@@ -258,9 +258,9 @@ def stored_headers(
     response: Response, rules: CacheRules, config: CacheConfig, received: float | None = None
 ) -> Headers:
     """Return the fields to store (RFC 9111 section 3.1): without what no-cache="..." and private="..." name, without
-    what the rules take out (Set-Cookie) and the surrogate keys, with one valid Date (RFC 9110 section 6.6.1:
-    when the machine's clock said `received`, or now, if there is none), and with one valid Age or none: `freshness` goes by it, an answer has its
-    own."""
+    what the rules take out (Set-Cookie) and the surrogate keys, with one valid Date (RFC 9110 section 6.6.1: what the
+    machine's clock said, `received`, or now, if there is none), and with one valid Age or none: `freshness` goes by it,
+    an answer has its own."""
     headers = Headers()
     headers.lines = _kept(response.headers, rules, config)
     if date(headers, b"date") is None:
@@ -471,8 +471,8 @@ def current_age(fresh: Freshness, now: float) -> float:
 
 
 def _staleness(fresh: Freshness, now: float) -> float:
-    """Return how long it is stale, negative while it is fresh; infinite for what came later than now: another clock than
-    this one knows how old it is, if any."""
+    """Return how long it is stale, negative while it is fresh; infinite for what came later than now, by another clock:
+    nobody knows how old it is."""
     if now < fresh.latest:
         if fresh.latest - now > _CLOCKS_APART:
             return inf
@@ -608,8 +608,8 @@ def freshened(
 
 
 def _varied(head: StoredHead, names: Iterable[bytes]) -> tuple[tuple[bytes, bytes | None], ...]:
-    """Return the selecting fields when Vary has these `names`. What the request had of one that is there only now is not
-    known any more: no field has the value that stands for it, so the response is not selected again."""
+    """Return the selecting fields when Vary has these `names`. What the request had of one that is there only now is
+    not known any more: no field has the value that stands for it, so the response is not selected again."""
     known = {name for name, _ in head.vary}
     if _NO_VALUE in [value for _, value in head.vary]:
         return head.vary

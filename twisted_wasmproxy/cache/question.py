@@ -61,7 +61,7 @@ def _range(stored: IStoredResponse, gap: ranges.Part) -> list[tuple[bytes, bytes
 
 
 def without(request: Request, names: frozenset[bytes]) -> Request:
-    """Return a GET or HEAD request without fields of these lower-case names; itself if there are none, or it is another."""
+    """Return a GET or HEAD request without fields of these lower-case names; any other request as it is."""
     lines = request.headers.lines
     if not names or request.method not in (b"GET", b"HEAD") or names.isdisjoint([line[0] for line in lines]):
         return request

@@ -23,7 +23,7 @@ _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGH
 
 
 def vary_names(headers: Headers) -> tuple[bytes, ...] | None:
-    """Return the lower-case names in Vary, sorted, each once; None if there is a `*`, or it cannot be read, or is longer
+    """Return the lower-case names in Vary, sorted, each once; None if there is a `*`, or it cannot be read, or has more
     than `MOST_NAMES` or `MOST_VARY_BYTES`."""
     names: set[bytes] = set()
     members = size = 0

@@ -260,8 +260,8 @@ class CacheRules:
     error_statuses: tuple[int, ...] = (500, 502, 503, 504)
     """What counts as failure of the origin, beside no answer at all."""
     request_error_statuses: tuple[int, ...] = (400, 408, 411, 413, 414, 415, 421, 425, 426, 428, 429, 431, 511)
-    """Statuses that speak of one request, its form, its size or its sender, and not of the resource: not stored whatever
-    the response says, unless `negative` has them. RFC 6585 forbids it for 428, 429, 431 and 511."""
+    """Statuses that speak of one request, its form, its size or its sender, and not of the resource: not stored
+    whatever the response says, unless `negative` has them. RFC 6585 forbids it for 428, 429, 431 and 511."""
     heuristic_with_cookie: bool = False
     """Whether heuristics by Last-Modified count for requests with Cookie, too, where the response is not `public` and
     neither its Vary nor `key` has that field."""
@@ -271,8 +271,8 @@ class CacheRules:
     """A response with Set-Cookie: `strip`: stored without the field, and only if it has an explicit lifetime; `store`:
     stored as it is, as RFC 9111 section 7.3 allows; `bypass`: not stored."""
     invalid_age: Literal["stale", "ignore"] = "ignore"
-    """A response whose Age is not one number: as RFC 9111 section 5.1 recommends, by the first of several, and as if there
-    were none if that is no number; or taken for old (`stale`)."""
+    """A response whose Age is not one number: as RFC 9111 section 5.1 recommends, by the first of several, and as if
+    there were none if that is no number; or taken for old (`stale`)."""
     surrogate_keys: tuple[str, ...] = ()
     """Given to everything that is stored, beside those in the response."""
     collapse: bool = True

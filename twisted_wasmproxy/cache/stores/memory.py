@@ -11,13 +11,15 @@ from zope.interface import implementer
 
 from twisted_wasmproxy.cache.clock import CLOCK, Clock
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError, StoreFull
+from twisted_wasmproxy.cache.keys import shown_key
 from twisted_wasmproxy.cache.selection import matches
+from twisted_wasmproxy.cache.status import LONGEST_KEY
 from twisted_wasmproxy.cache.stores.pieces import Pieces, merged
 from twisted_wasmproxy.cache.stores.s3fifo import MOST, S3FIFO
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.interfaces import ICacheStore, IStoredResponse, IStoreWriter
 
-__all__ = ["MemoryResponse", "MemoryStore", "MemoryWriter"]
+__all__ = ["MemoryResponse", "MemoryStore", "MemoryWriter", "charge"]
 
 WHOLE = 1024 * 1024
 """Complete content up to so many bytes is kept in one piece, to be written in one call."""
@@ -41,6 +43,8 @@ def _fields_charge(headers: Headers) -> int:
 def charge(head: StoredHead) -> int:
     """Return the bytes that a stored response takes beside its content."""
     size = RESPONSE_CHARGE + len(head.key) + len(head.url) + _fields_charge(head.headers)
+    if len(head.key) <= LONGEST_KEY:
+        size += 2 * len(shown_key(head.key))  # Cache-Status and its serialisation
     if head.trailers is not None:
         size += _fields_charge(head.trailers)
     for name, value in head.vary:

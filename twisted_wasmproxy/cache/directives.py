@@ -120,17 +120,15 @@ def cache_control(values: Iterable[bytes]) -> Directives:
     More than `MOST_MEMBERS` or `MOST_BYTES` are no-store and no-cache, whatever they say.
     """
     lines = tuple(values)
-    size = sum(map(len, lines)) + len(lines)
-    if size <= _USUAL_BYTES:
-        return _remembered(lines)
-    members = len(lines) + sum([line.count(b",") for line in lines])
-    quoted = any(b'"' in line for line in lines)
-    if members > MOST_MEMBERS or size > (MOST_BYTES // 4 if quoted else MOST_BYTES):
-        return UNREAD
-    return _parsed(lines)
+    usual = sum(map(len, lines)) + len(lines) <= _USUAL_BYTES
+    return _remembered(lines) if usual else _parsed(lines)
 
 
 def _parsed(values: tuple[bytes, ...]) -> Directives:
+    members_at_most = len(values) + sum([value.count(b",") for value in values])
+    quoted = any(b'"' in value for value in values)
+    if members_at_most > MOST_MEMBERS or sum(map(len, values)) > (MOST_BYTES // 4 if quoted else MOST_BYTES):
+        return UNREAD
     arguments: dict[bytes, bytes | None] = {}
     for value in values:
         if b'"' in value:
@@ -214,14 +212,12 @@ def targeted(values: Iterable[bytes]) -> Directives | None:
     More than `MOST_MEMBERS` or `MOST_TARGETED_BYTES` are no-store and no-cache, whatever they say.
     """
     value = b", ".join(values)
-    if len(value) <= _USUAL_BYTES:
-        return _remembered_targeted(value)
-    if len(value) > MOST_TARGETED_BYTES or value.count(b",") >= MOST_MEMBERS:
-        return UNREAD
-    return _parsed_targeted(value)
+    return _remembered_targeted(value) if len(value) <= _USUAL_BYTES else _parsed_targeted(value)
 
 
 def _parsed_targeted(value: bytes) -> Directives | None:
+    if len(value) > MOST_TARGETED_BYTES or value.count(b",") >= MOST_MEMBERS:
+        return UNREAD
     try:
         members = http_sf.parse(value, tltype="dictionary")
     except ValueError:

@@ -72,9 +72,10 @@ class Freshening:
         """Store a variant of others for requests like this one, for which the origin has chosen it, too (section 4.1);
         only if it is at hand."""
         body = stored.body
-        if body is None:
+        names = [name for name, _ in head.vary]
+        if body is None or policy.NO_NAME in names:
             return
-        vary = policy.selecting([name for name, _ in head.vary], request.headers)
+        vary = policy.selecting(names, request.headers)
         writer = self._store.create(head.replaced(vary=vary), len(body), None, 0)
         if writer is None:
             return

@@ -50,20 +50,8 @@ class Lookup:
     """A request on its way through the cache; while it waits for another's answer, it is its client's `Source`."""
 
     __slots__ = (
-        *(
-            "_selecting",
-            "_told",
-            "again",
-            "alone",
-            "caching",
-            "client",
-            "fill",
-            "fwd",
-            "gone",
-            "incomplete",
-            "key",
-            "on_settled",
-        ),
+        *("_selecting", "_told", "again", "alone", "caching", "client", "fill", "fwd", "gone", "incomplete", "key"),
+        "on_settled",
         *("plain", "url", "wants"),
     )
 

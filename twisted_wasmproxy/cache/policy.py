@@ -33,6 +33,7 @@ from twisted_wasmproxy.http.messages import Request, Response
 
 __all__ = [
     "NOTHING_ASKED",
+    "NO_NAME",
     "Asked",
     "Freshness",
     "Reuse",
@@ -87,8 +88,10 @@ _LONGEST_SURROGATE_KEYS = 16 * 1024
 """Bytes of them in one response."""
 _MOST_LOCATIONS = 4
 """Lines of Location and Content-Location whose URIs an unsafe request invalidates."""
+NO_NAME = b"\0"
+"""Name of a selecting field that no Vary has: what has it in `vary` is for no other request either."""
 _NO_VALUE = b"\0"
-"""Value of a selecting field that no request has: who has it in `vary` is not selected any more."""
+"""Value of a selecting field that no request has: what has it in `vary` is not selected any more."""
 _CLOCKS_APART = 2.0
 """Seconds that the clocks of processes which share a store may differ by."""
 _OF_CONTENT = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range"})
@@ -598,7 +601,7 @@ def freshened(
     return head.replaced(
         headers=merged,
         # No purge by too many keys would find it.
-        vary=_varied(head, vary_names(merged) or () if key_lines is not None else (b"surrogate-key",)),
+        vary=_varied(head, vary_names(merged) or () if key_lines is not None else (NO_NAME,)),
         request_time=request_time,
         response_time=response_time,
         surrogate_keys=surrogate_keys(response, rules, config) if key_lines else head.surrogate_keys,

@@ -284,9 +284,8 @@ class Change:
             while more and len(rows) < budget:
                 row = cursor.key()
                 when, blob = ID.unpack(row[: ID.size])[0], ID.unpack(row[ID.size :])[0]
-                if (
-                    due is not None and due < when <= due + 10 * GRACE * 1000
-                ):  # what is later was before the machine started
+                # What is much later was doomed before the machine started.
+                if due is not None and due < when <= due + 10 * GRACE * 1000:
                     break
                 if blob not in held:
                     rows.append((row, blob))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -151,3 +152,29 @@ def test_validations_are_without_them_too(stand: Stand) -> None:
     site.get()
     site.get("X-Original-URL: /admin")
     assert (site.seen[1].field("if-none-match"), site.seen[1].all("x-original-url")) == ('"a"', [])
+
+
+def test_who_waits_with_a_cookie_does_not_get_a_guess(site: Site) -> None:
+    go_on = threading.Event()
+
+    def slowly(arrival: Arrival) -> bytes:
+        if arrival.field(b"cookie") is None:
+            assert go_on.wait(10)
+        return personal()(arrival)
+
+    site.answer(slowly)
+    with site.stand.connect() as anonymous, site.stand.connect() as other, site.stand.connect() as known:
+        anonymous.say(site.path)
+        site.wait(1)
+        other.say(site.path)
+        known.say(site.path, "Cookie: a=1")
+        go_on.set()
+        assert [anonymous.reply().body, other.reply().body, known.reply().body] == [b"nobody", b"nobody", b"a=1"]
+
+
+def test_a_stale_guess_does_not_stand_in_for_those_with_cookies(site: Site) -> None:
+    site.answer(ok(b"nobody", OLD, "Age: 90000"))
+    site.get()
+    site.answer(ok(b"no", status="503 x"))
+    assert site.get("Cookie: a=1").status == 503
+    assert site.get().body == b"nobody"

@@ -266,7 +266,8 @@ class ICacheStore(Interface):
         """Forget one stored response, as soon as can be."""
 
     def purge(selection: Selection, soft: bool) -> int | Deferred[int]:
-        """Remove all that is selected, or if `soft` set `purged` of its head to now; return how many there were.
+        """Remove all that is selected, or if `soft` set `purged` of its head to now (`cache.clock.CLOCK.now()`); return
+        how many there were.
 
         When the result is there no lookup finds what was purged, in any process that shares the store. What is being
         written meanwhile is not stored, if it was begun before.

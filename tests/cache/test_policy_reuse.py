@@ -24,9 +24,13 @@ def fresh(value, rules=RULES, **attributes):
         (b"max-age=0", NOTHING_ASKED, 0, Reuse.VALIDATE),
         (b"max-age=60, no-cache", NOTHING_ASKED, 1, Reuse.VALIDATE),
         (b"max-age=60, must-revalidate", NOTHING_ASKED, 1, Reuse.FRESH),
-        # A clock that is set back.
-        (b"max-age=0", NOTHING_ASKED, -100, Reuse.VALIDATE),
-        (b"max-age=60", NOTHING_ASKED, -100, Reuse.FRESH),
+        # What came later than now: the clocks of two processes are a little apart, or nobody knows how old it is.
+        (b"max-age=0", NOTHING_ASKED, -1, Reuse.VALIDATE),
+        (b"max-age=60", NOTHING_ASKED, -1, Reuse.FRESH),
+        (b"max-age=60", NOTHING_ASKED, -100, Reuse.VALIDATE),
+        (b"max-age=60, stale-while-revalidate=9999", NOTHING_ASKED, -100, Reuse.VALIDATE),
+        (b"max-age=60", Asked(max_stale=9999), -100, Reuse.VALIDATE),
+        (b"max-age=60", Asked(max_stale=ENDLESS), -100, Reuse.STALE),
         # no-cache
         (b"max-age=60", Asked(no_cache=True), 1, Reuse.VALIDATE_FOR_CLIENT),
         (b"max-age=60", Asked(no_cache=True), 61, Reuse.VALIDATE),

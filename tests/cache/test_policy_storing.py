@@ -15,7 +15,7 @@ from twisted_wasmproxy.cache.policy import (
     surrogate_keys,
     why_not_store,
 )
-from twisted_wasmproxy.config.model import CacheConfig, CacheRules
+from twisted_wasmproxy.config.model import CacheConfig, CacheKeyConfig, CacheRules
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Response
 
@@ -46,25 +46,65 @@ OLD = [b"%d" % 2**31]
 
 @pytest.mark.parametrize("status", [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501])
 def test_statuses_that_need_no_explicit_lifetime(status):
-    assert not why(status, LAST_MODIFIED)
-    assert not why(status, ETAG)
-    assert why(status) == "no lifetime nor validator"
+    rules = {"request_error_statuses": ()}
+    assert not why(status, LAST_MODIFIED, **rules)
+    assert not why(status, ETAG, **rules)
+    assert why(status, **rules) == "no lifetime nor validator"
 
 
 @pytest.mark.parametrize(
     "status", [201, 202, 205, 299, 302, 303, 307, 400, 401, 403, 408, 499, 500, 502, 503, 504, 599, 999]
 )
 def test_statuses_that_need_an_explicit_lifetime(status):
-    assert why(status, LAST_MODIFIED, ETAG) == "no explicit lifetime"
-    assert not why(status, cc(b"max-age=60"))
-    assert not why(status, cc(b"public"), LAST_MODIFIED)
-    assert why(status, cc(b"public=1"), LAST_MODIFIED)
-    assert not why(status, (b"Expires", b"Thu, 18 Aug 2050 02:01:18 GMT"))
+    rules = {"request_error_statuses": ()}
+    assert why(status, LAST_MODIFIED, ETAG, **rules) == "no explicit lifetime"
+    assert not why(status, cc(b"max-age=60"), **rules)
+    assert not why(status, cc(b"public"), LAST_MODIFIED, **rules)
+    assert why(status, cc(b"public=1"), LAST_MODIFIED, **rules)
+    assert not why(status, (b"Expires", b"Thu, 18 Aug 2050 02:01:18 GMT"), **rules)
 
 
 @pytest.mark.parametrize("status", [100, 101, 102, 103, 304, 407, 412, 416, 417])
 def test_statuses_that_are_never_stored(status):
     assert why(status, cc(b"max-age=60, public"), ETAG) == "status"
+
+
+@pytest.mark.parametrize("status", [400, 408, 411, 413, 414, 415, 421, 425, 426, 428, 429, 431, 511])
+def test_statuses_that_speak_of_one_request_are_stored_only_where_the_rules_say_so(status):
+    assert why(status, cc(b"max-age=60, s-maxage=60, public"), ETAG, LAST_MODIFIED) == "status"
+    assert why(status, cc(b"max-age=60"), directives="ignore", ttl=60.0) == "status"
+    assert not why(status, cc(b"max-age=60"), request_error_statuses=())
+    assert not why(status, cc(b"max-age=60"), negative=((status, 5.0),))
+    assert not why(status, negative=((status, 5.0),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "rules", "reason"),
+    [
+        ([], {}, "Cookie"),
+        ([ETAG], {}, "Cookie"),
+        ([(b"Vary", b"Accept")], {}, "Cookie"),
+        ([cc(b"no-transform")], {}, "Cookie"),
+        ([(b"Vary", b"Accept, cookie")], {}, ""),
+        ([cc(b"public")], {}, ""),
+        ([cc(b"max-age=60")], {}, ""),
+        ([(b"Expires", b"Thu, 18 Aug 2050 02:01:18 GMT")], {}, ""),
+        ([], {"heuristic_with_cookie": True}, ""),
+        ([], {"default_ttl": 5.0}, ""),
+        ([], {"ttl": 5.0}, ""),
+        ([], {"negative": ((200, 5.0),)}, ""),
+        ([], {"key": CacheKeyConfig(cookies=("sid",))}, ""),
+        ([], {"key": CacheKeyConfig(headers=("Cookie",))}, ""),
+        ([], {"strip_unkeyed": ("COOKIE",)}, ""),
+        ([], {"min_ttl": 5.0}, "Cookie"),
+    ],
+)
+def test_heuristics_are_for_requests_without_cookies(fields, rules, reason):
+    cookie = request(headers=[(b"Cookie", b"a=b")])
+    assert why(200, LAST_MODIFIED, *fields, request=cookie, **rules) == reason
+    assert why(200, LAST_MODIFIED, *fields, **rules) == ""
+    found = freshness(head(headers=[LAST_MODIFIED, *fields]), CacheRules(**rules), CONFIG)
+    assert found.not_for_cookies == (reason == "Cookie")
 
 
 @pytest.mark.parametrize("status", [299, 499, 599, 999])
@@ -342,8 +382,9 @@ def test_a_date_is_left_as_it_is():
         ([], []),
     ],
 )
-def test_an_age_that_is_not_one_number_makes_a_response_old(values, age):
-    assert stored(*[(b"Age", value) for value in values]).get_all(b"age") == age
+def test_an_age_that_is_not_one_number_can_make_a_response_old(values, age):
+    headers = stored(*[(b"Age", value) for value in values], invalid_age="stale")
+    assert headers.get_all(b"age") == age
 
 
 @pytest.mark.parametrize(
@@ -360,8 +401,8 @@ def test_an_age_that_is_not_one_number_makes_a_response_old(values, age):
         ([b"99999999999"], OLD),
     ],
 )
-def test_an_invalid_age_can_be_ignored_and_of_several_the_first_counts(values, age):
-    headers = stored(*[(b"Age", value) for value in values], invalid_age="ignore")
+def test_an_invalid_age_is_ignored_and_of_several_the_first_counts(values, age):
+    headers = stored(*[(b"Age", value) for value in values])
     assert headers.get_all(b"age") == age
 
 

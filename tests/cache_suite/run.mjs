@@ -24,6 +24,13 @@ for (const test of suites.flatMap(suite => suite.tests)) {
   }
 }
 
+// Of these the release wants that an Age which is not one number makes a response stale. The newest version asks what RFC
+// 9111 section 5.1 recommends: that the first member of a list counts, and that what is no number is ignored.
+const AGES = /^age-parse-(nonnumeric|negative|float|parameter|numeric-parameter|prefix-twoline|dup-0|dup-0-twoline|dup-old)$/
+for (const test of suites.flatMap(suite => suite.tests)) {
+  if (AGES.test(test.id)) test.requests[1].expected_type = 'cached'
+}
+
 const tests = suites.flatMap(suite => suite.tests.filter(test => !test.browser_only).map(test => ({
   suite: suite.id,
   id: test.id,

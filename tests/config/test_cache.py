@@ -86,6 +86,9 @@ def test_every_key_of_the_section_reaches_the_model(tmp_path: Path) -> None:
   stale_while_revalidate: 30s
   stale_if_error: 0
   error_statuses: [429, 503]
+  request_error_statuses: [400]
+  heuristic_with_cookie: true
+  strip_unkeyed: [X-Host, cookie]
   set_cookie: bypass
   surrogate_keys: [site, "a:b/c"]
   collapse: false
@@ -117,6 +120,9 @@ def test_every_key_of_the_section_reaches_the_model(tmp_path: Path) -> None:
             stale_while_revalidate=30.0,
             stale_if_error=0.0,
             error_statuses=(429, 503),
+            request_error_statuses=(400,),
+            heuristic_with_cookie=True,
+            strip_unkeyed=("X-Host", "cookie"),
             set_cookie="bypass",
             surrogate_keys=("site", "a:b/c"),
             collapse=False,
@@ -249,6 +255,24 @@ SIZE = "must be a size in bytes such as 65536, 64KiB or 10MB"
         (
             "{surrogate_key_header: 'a b'}",
             ".surrogate_key_header",
+            "must be a token (letters, digits and !#$%&'*+-.^_`|~), not 'a b'",
+        ),
+        (
+            "{request_error_statuses: [200]}",
+            ".request_error_statuses[0]",
+            "must be a whole number from 400 to 599, not '200'",
+        ),
+        ("{request_error_statuses: 400}", ".request_error_statuses", "must be a list, not '400'"),
+        ("{heuristic_with_cookie: maybe}", ".heuristic_with_cookie", "must be true or false, not 'maybe'"),
+        ("{strip_unkeyed: X-Host}", ".strip_unkeyed", "must be true or false, not 'X-Host'"),
+        (
+            "{strip_unkeyed: [X-Host, Host]}",
+            ".strip_unkeyed[1]",
+            "Host belongs to the message itself, and cannot be taken out",
+        ),
+        (
+            "{strip_unkeyed: ['a b']}",
+            ".strip_unkeyed[0]",
             "must be a token (letters, digits and !#$%&'*+-.^_`|~), not 'a b'",
         ),
         ("{status: on-off}", ".status", "must be true or false, not 'on-off'"),

@@ -189,9 +189,9 @@ def _read_to_end(client: Client, message: bytes) -> None:
             received = b""
             while not received.endswith(b"bytes"):
                 data = client.sock.recv(65536)
-                if not data:
-                    return
                 received += data
+                if not data or b" 500 " in received:
+                    return
             return
         client.sock.shutdown(socket.SHUT_WR)
         while client.sock.recv(1 << 20):

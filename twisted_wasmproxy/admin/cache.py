@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +12,10 @@ from twisted.python.failure import Failure
 
 from twisted_wasmproxy.admin.api import ApiError, Call, Members
 from twisted_wasmproxy.admin.control import CacheControl
+from twisted_wasmproxy.cache.clock import CLOCK, Clock
 from twisted_wasmproxy.cache.entry import Selection, StoreError
 from twisted_wasmproxy.cache.keys import ANY_HOST, normalized_url, shown_key
-from twisted_wasmproxy.cache.policy import Freshness, current_age
+from twisted_wasmproxy.cache.policy import Freshness, current_age, remaining
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.interfaces import IStoredResponse
 
@@ -33,7 +33,8 @@ _CRITERIA = ("url", "prefix", "host", "key")
 class CacheCalls:
     """Serves `/cache/...` by the cache in use."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self._clock = clock
         self.control: CacheControl | None = None
         """None: the configuration has no cache."""
 
@@ -73,7 +74,7 @@ class CacheCalls:
         limit = _limit(members.get("limit", str(DEFAULT_LIMIT)))
 
         def listed(cache: CacheControl, found: Sequence[IStoredResponse]) -> dict[str, object]:
-            now = time.time()
+            now = self._clock.now()
             entries = [_summary(stored, cache.freshness_of(stored), now) for stored in found[:limit]]
             return {"entries": entries, "more": len(found) > limit}
 
@@ -89,7 +90,7 @@ class CacheCalls:
         def shown(cache: CacheControl, found: Sequence[IStoredResponse]) -> dict[str, object]:
             if not found:
                 raise ApiError(404, f"nothing is stored for {_text(url)}")
-            now = time.time()
+            now = self._clock.now()
             return {
                 "url": _text(url),
                 "variants": [_whole(stored, cache.freshness_of(stored), now) for stored in found],
@@ -183,7 +184,7 @@ def _summary(stored: IStoredResponse, fresh: Freshness, now: float) -> dict[str,
         "status": head.status,
         "state": _state(fresh, now),
         "age": round(current_age(fresh, now), 3),
-        "ttl": round(fresh.fresh_until - now, 3),
+        "ttl": round(remaining(fresh, now), 3),
         "size": stored.size,
         "length": head.length,
         "vary": {_text(name): None if value is None else _text(value) for name, value in head.vary},
@@ -193,7 +194,7 @@ def _summary(stored: IStoredResponse, fresh: Freshness, now: float) -> dict[str,
 def _state(fresh: Freshness, now: float) -> str:
     if fresh.must_validate:
         return "no-cache"
-    return "fresh" if now < fresh.fresh_until else "stale"
+    return "fresh" if remaining(fresh, now) > 0 else "stale"
 
 
 def _whole(stored: IStoredResponse, fresh: Freshness, now: float) -> dict[str, object]:
@@ -203,8 +204,8 @@ def _whole(stored: IStoredResponse, fresh: Freshness, now: float) -> dict[str, o
         "key": _text(shown_key(head.key)),
         "reason": _text(head.reason),
         "version": _text(head.version),
-        "request_time": head.request_time,
-        "response_time": head.response_time,
+        "request_time": head.request_time + head.wall_ahead,
+        "response_time": head.received,
         "lifetime": fresh.lifetime,
         "stale_while_revalidate": fresh.stale_while_revalidate,
         "stale_if_error": fresh.stale_if_error,

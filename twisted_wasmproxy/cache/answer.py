@@ -40,7 +40,7 @@ def answer(
         headers = head.headers.copy()
     headers.remove(b"age")
     age = int(policy.current_age(fresh, now))
-    status.ttl = round(fresh.fresh_until - now)
+    status.ttl = round(policy.remaining(fresh, now))
     code, reason = head.status, head.reason
     pieces: list[Piece] | None = None
     if conditional.is_conditional(asked) and conditional.outcome(request.method, asked, head) == 304:

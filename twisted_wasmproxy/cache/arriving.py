@@ -23,25 +23,30 @@ class Arriving(NamedTuple):
 
 
 def arriving(
-    lookup: Lookup, request: Request, response: Response, end_stream: bool, request_time: float, response_time: float
+    lookup: Lookup,
+    request: Request,
+    response: Response,
+    end_stream: bool,
+    request_time: float,
+    response_time: float,
+    wall_ahead: float,
 ) -> Arriving | None:
     """Return what to store of a response to `request`; None for a 206 that does not say for certain what it brings.
 
-    A 206 is stored as the 200 that it is a part of (RFC 9111 section 3.4).
+    Times and `wall_ahead`: as in `StoredHead`. A 206 is stored as the 200 that it is a part of (RFC 9111 section 3.4).
     """
     caching = lookup.caching
-    headers = policy.stored_headers(response, caching.rules, caching.config, response_time)
+    headers = policy.stored_headers(response, caching.rules, caching.config, response_time + wall_ahead)
     status, reason, start = response.status, response.reason, 0
     length = stop = 0 if end_stream else content_length(headers.get(b"content-length"))
     if status == 206:
         part = combining.brought_part(request, response)
-        if part is None:
+        if part is None or part.length is None:
             return None
         status, reason, start, stop, length = 200, b"OK", part.start, part.stop, part.length
         headers.remove(b"content-range")
         headers.remove(b"content-length")
-        if length is not None:
-            headers.add(b"Content-Length", b"%d" % length)
+        headers.add(b"Content-Length", b"%d" % part.length)
     head = StoredHead(
         key=lookup.key,
         url=lookup.url,
@@ -54,6 +59,7 @@ def arriving(
         vary=policy.selecting(policy.vary_names(response.headers) or (), request.headers),
         authorized=b"authorization" in request.headers,
         length=length,
+        wall_ahead=wall_ahead,
         surrogate_keys=policy.surrogate_keys(response, caching.rules, caching.config),
     )
     return Arriving(head, start, stop)

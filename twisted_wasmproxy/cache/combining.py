@@ -42,7 +42,7 @@ def brought_part(request: Request, response: Response) -> ContentRange | None:
     """Return the part that a 206 brings; None if it does not say so beyond doubt.
 
     There are origins that count the last byte one too far. What answers the last n bytes by n bytes goes to the end of
-    the representation, wherever that is; with any other difference nothing is certain.
+    the representation, wherever that is, if there is something before it; with any other difference nothing is certain.
     """
     part = content_range(response.headers.get(b"content-range"))
     if part is None:
@@ -53,7 +53,7 @@ def brought_part(request: Request, response: Response) -> ContentRange | None:
     ranges = parse_range(request.headers.get(b"range") or b"")
     if ranges is not None and len(ranges) == 1 and part.stop == part.length:
         first, suffix = ranges[0]
-        if first is None and suffix is not None and declared == b"%d" % suffix:
+        if first is None and suffix is not None and declared == b"%d" % suffix and part.start > 0:
             end = part.start + suffix
             return ContentRange(part.start, end, end)
     return None

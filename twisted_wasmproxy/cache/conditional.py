@@ -18,6 +18,11 @@ _ENTITY_TAGS = re.compile(rb"[ \t]*(?:(?:W/)?(" + _OPAQUE + rb")[ \t]*)?(?:,|\Z)
 _FOR_ORIGIN = frozenset([b"if-match", b"if-unmodified-since"])
 _PRECONDITIONS = _FOR_ORIGIN | {b"if-none-match", b"if-modified-since"}
 
+MOST_TAGS = 100
+"""Elements of an If-None-Match, empty ones included; a longer list names nothing."""
+LONGEST_TAGS = 8 * 1024
+"""Bytes of one, all lines together."""
+
 _DATE_IS_LATER = 60.0
 """Seconds from Last-Modified to Date, beyond which it does not matter whether one clock made both."""
 
@@ -116,7 +121,9 @@ def not_modified_headers(headers: Headers) -> Headers:
 
 
 def _names(values: list[bytes], stored: Headers) -> bool:
-    """Say whether an If-None-Match names the stored response, by weak comparison (RFC 9110 section 13.1.2)."""
+    """Say whether an If-None-Match names the stored response, by weak comparison (RFC 9110 section 13.1.2).
+
+    One that is too long to be read names none: the client gets the response."""
     value = b",".join(values).strip(b" \t")
     if value == b"*":
         return True
@@ -125,6 +132,8 @@ def _names(values: list[bytes], stored: Headers) -> bool:
         return False
     if value == tag:
         return True
+    if len(value) > LONGEST_TAGS or value.count(b",") >= MOST_TAGS:
+        return False
     opaque = tag.removeprefix(b"W/")
     found = False
     position = 0
@@ -142,7 +151,7 @@ def _modified(head: StoredHead) -> float | None:
     for name in (b"last-modified", b"date"):
         if name in head.headers:
             return _single_date(head.headers, name)
-    return head.response_time
+    return head.received
 
 
 def _single_date(headers: Headers, name: bytes) -> float | None:

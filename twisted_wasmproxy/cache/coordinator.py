@@ -8,7 +8,6 @@ lookup ─► fresh ──────────────► answer from th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,10 @@ from twisted.python.failure import Failure
 from twisted_wasmproxy.cache import answer as answers
 from twisted_wasmproxy.cache import conditional, policy, ranges
 from twisted_wasmproxy.cache.answer import Parts
+from twisted_wasmproxy.cache.clock import CLOCK, Clock
 from twisted_wasmproxy.cache.delivery import Delivery, Piece, StoredContent
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
+from twisted_wasmproxy.cache.fields import entity_tag
 from twisted_wasmproxy.cache.fill import Fill
 from twisted_wasmproxy.cache.lookup import Caching, Lookup
 from twisted_wasmproxy.cache.policy import Freshness, Reuse
@@ -50,6 +51,9 @@ background: nobody waits for the same time-out twice."""
 REFRESH_PAUSE = 1.0
 """Seconds from a validation in the background that failed to the next one."""
 
+TAGS_ASKED = 2048
+"""Bytes of entity tags of other variants that an origin is asked about."""
+
 AT_A_TIME = 256 * 1024
 """Bytes of a body that are given to a client without asking whether it keeps up."""
 
@@ -60,8 +64,10 @@ _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.REVALIDATE_BEHIND})
 class Cache:
     """A store and all that is under way for it. It outlives reloads that leave the store as it was."""
 
-    def __init__(self, store: ICacheStore, config: CacheConfig) -> None:
+    def __init__(self, store: ICacheStore, config: CacheConfig, clock: Clock = CLOCK) -> None:
+        """`clock` must be the one by which the store notes when it was purged."""
         self.store = store
+        self.clock = clock
         self.config = config
         """The latest; those who ask bring theirs."""
         self.cachings: dict[bytes, Caching] = {}
@@ -163,7 +169,7 @@ class Cache:
             return
         client = lookup.client
         lookup.incomplete = None
-        now = time.time()
+        now = self.clock.now()
         stored = self._select(found, lookup)
         if stored is None:
             lookup.fwd = "vary-miss" if found else "uri-miss"
@@ -171,6 +177,10 @@ class Cache:
             return
         memo = self._memo(stored, lookup.caching)
         fresh = memo.fresh
+        if fresh.not_for_cookies and not lookup.may_have(fresh):
+            lookup.fwd = "request"
+            self._ask(lookup, None, None, found)
+            return
         verdict = policy.reuse(fresh, lookup.wants, now)
         if verdict is Reuse.FRESH and lookup.plain and stored.body and self._repeat(lookup, stored, memo, now):
             return
@@ -229,9 +239,8 @@ class Cache:
 
     def _select(self, found: Sequence[IStoredResponse], lookup: Lookup) -> IStoredResponse | None:
         """Return the latest stored response whose selecting fields are those of the request (section 4.1)."""
-        headers = lookup.client.request.headers
         for stored in found:
-            if policy.selects(stored.head, headers):
+            if lookup.selects(stored.head):
                 return stored
         return None
 
@@ -363,17 +372,17 @@ class Cache:
 
     def may_share(self, head: StoredHead, lookup: Lookup) -> bool:
         """Say whether a request may be answered by what another has brought (section 4)."""
-        if not policy.selects(head, lookup.client.request.headers):
+        if not lookup.selects(head):
             return False
         fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
-        return policy.reuse(fresh, lookup.wants, time.time()) in _USABLE
+        return lookup.may_have(fresh) and policy.reuse(fresh, lookup.wants, self.clock.now()) in _USABLE
 
     def stand_in(self, lookup: Lookup, stored: IStoredResponse, status: int | None) -> Callable[[], None] | None:
         """Return what gives a stale response because the origin fails, by an answer of this `status` or none; None if
         this request may not have it, or wants what is not there."""
-        now = time.time()
+        now = self.clock.now()
         fresh = self._fresh(stored, lookup.caching)
-        if not policy.may_serve_on_error(fresh, lookup.wants, now):
+        if not (lookup.may_have(fresh) and policy.may_serve_on_error(fresh, lookup.wants, now)):
             return None
         said = CacheStatus(fwd=lookup.fwd, fwd_status=status)
         made = answers.answer(lookup, stored.head, stored.parts, fresh, said, now, None, False)
@@ -397,7 +406,7 @@ class Cache:
     ) -> tuple[Response, list[Piece]] | None:
         """As `answer.answer`, for what has just come."""
         fresh = policy.freshness(head, lookup.caching.rules, lookup.caching.config)
-        return answers.answer(lookup, head, parts, fresh, status, time.time(), headers, validated)
+        return answers.answer(lookup, head, parts, fresh, status, self.clock.now(), headers, validated)
 
     def _give(self, client: Client, stored: IStoredResponse, response: Response, pieces: list[Piece]) -> None:
         stored.used()
@@ -411,7 +420,7 @@ class Cache:
         caching = lookup.caching
         if head is not None:
             fresh = policy.freshness(head, caching.rules, caching.config)
-            status.ttl = round(fresh.fresh_until - time.time())
+            status.ttl = round(policy.remaining(fresh, self.clock.now()))
         if caching.config.surrogate_key_header is not None:
             headers.remove(caching.config.surrogate_key_header.encode())
         lookup.client.cache_status = status
@@ -493,12 +502,16 @@ def _part(headers: Headers, stored: IStoredResponse | None, gap: ranges.Part | N
 
 
 def _by_entity_tag(found: Sequence[IStoredResponse]) -> dict[bytes, IStoredResponse]:
-    """Return the complete ones that have an entity tag, to be named in If-None-Match (section 4.1)."""
+    """Return the latest complete ones that have an entity tag, to be named in If-None-Match (section 4.1)."""
     tagged: dict[bytes, IStoredResponse] = {}
+    size = 0
     for stored in found:
-        etag = stored.head.headers.get(b"etag")
-        if etag is not None and etag.endswith(b'"') and stored.parts == ((0, stored.head.length),):
-            tagged.setdefault(etag, stored)
+        etag = entity_tag(stored.head.headers)
+        if etag is not None and stored.parts == ((0, stored.head.length),) and etag not in tagged:
+            size += len(etag)
+            if size > TAGS_ASKED:
+                break
+            tagged[etag] = stored
     return tagged
 
 

@@ -47,6 +47,11 @@ class Freshness:
     """The same (RFC 5861 section 4)."""
     immutable: bool
     """RFC 8246: a reload by the client (max-age=0, no-cache) does not make a fresh response be validated."""
+    not_for_cookies: bool = False
+    """Its lifetime is guessed, and nobody knows whether it is the same for a request with Cookie: it is for those
+    without."""
+    latest: float = 0.0
+    """When it came, or was purged softly, whatever was later: nobody knows how old it is at an earlier time."""
 
 
 class Reuse(Enum):

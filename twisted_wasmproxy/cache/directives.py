@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import http_sf
 
@@ -11,6 +12,7 @@ from twisted_wasmproxy.http.headers import Headers
 __all__ = [
     "MAX_DELTA",
     "NO_DIRECTIVES",
+    "UNREAD",
     "Directives",
     "cache_control",
     "delta_seconds",
@@ -20,6 +22,14 @@ __all__ = [
 
 MAX_DELTA = 2**31
 """What delta-seconds that are greater count as (RFC 9111 section 1.2.2)."""
+
+MOST_MEMBERS = 100
+"""Members of a Cache-Control or of a targeted field."""
+MOST_BYTES = 16 * 1024
+"""Of a Cache-Control, all lines together; a quarter of that if there are quoted-strings."""
+MOST_TARGETED_BYTES = 1024
+"""Of a targeted field: a structured field takes longer to parse."""
+_USUAL_BYTES = 256
 
 _FIELD_LISTS = (b"no-cache", b"private")
 _INTEGERS = frozenset({"max-age", "s-maxage", "stale-if-error", "stale-while-revalidate"})
@@ -91,6 +101,8 @@ class Directives:
 
 
 NO_DIRECTIVES = Directives({})
+UNREAD = Directives({b"no-store": None, b"no-cache": None})
+"""What a field counts as that is longer than anybody reads: nobody knows what it forbids."""
 
 
 def delta_seconds(value: bytes | None) -> int | None:
@@ -105,7 +117,18 @@ def cache_control(values: Iterable[bytes]) -> Directives:
     """Parse the lines of Cache-Control (RFC 9111 section 5.2).
 
     A quote where none may be, or without its end, is taken for no-store as well: who knows what it has swallowed.
+    More than `MOST_MEMBERS` or `MOST_BYTES` are no-store and no-cache, whatever they say.
     """
+    lines = tuple(values)
+    usual = sum(map(len, lines)) + len(lines) <= _USUAL_BYTES
+    return _remembered(lines) if usual else _parsed(lines)
+
+
+def _parsed(values: tuple[bytes, ...]) -> Directives:
+    members_at_most = len(values) + sum([value.count(b",") for value in values])
+    quoted = any(b'"' in value for value in values)
+    if members_at_most > MOST_MEMBERS or sum(map(len, values)) > (MOST_BYTES // 4 if quoted else MOST_BYTES):
+        return UNREAD
     arguments: dict[bytes, bytes | None] = {}
     for value in values:
         if b'"' in value:
@@ -117,6 +140,10 @@ def cache_control(values: Iterable[bytes]) -> Directives:
         for member in members:
             _add(arguments, member.strip(b" \t"))
     return Directives(arguments)
+
+
+# An origin says the same again and again, and each of its responses is asked several times.
+_remembered = lru_cache(maxsize=512)(_parsed)
 
 
 def _add(arguments: dict[bytes, bytes | None], member: bytes) -> None:
@@ -180,23 +207,36 @@ def _split_quoted(value: bytes) -> tuple[list[bytes], bool]:
 
 
 def targeted(values: Iterable[bytes]) -> Directives | None:
-    """Parse the lines of a targeted field (RFC 9213 section 2.1); None if it is empty or not valid: it counts not."""
+    """Parse the lines of a targeted field (RFC 9213 section 2.1); None if it is empty or not valid: it counts not.
+
+    More than `MOST_MEMBERS` or `MOST_TARGETED_BYTES` are no-store and no-cache, whatever they say.
+    """
+    value = b", ".join(values)
+    return _remembered_targeted(value) if len(value) <= _USUAL_BYTES else _parsed_targeted(value)
+
+
+def _parsed_targeted(value: bytes) -> Directives | None:
+    if len(value) > MOST_TARGETED_BYTES or value.count(b",") >= MOST_MEMBERS:
+        return UNREAD
     try:
-        members = http_sf.parse(b", ".join(values), tltype="dictionary")
+        members = http_sf.parse(value, tltype="dictionary")
     except ValueError:
         return None
     if not isinstance(members, dict) or not members:
         return None
     arguments: dict[bytes, bytes | None] = {}
     for name, member in members.items():
-        value = member[0] if isinstance(member, tuple) else member
-        if not _allowed(name, value):
+        given = member[0] if isinstance(member, tuple) else member
+        if not _allowed(name, given):
             return None
-        if value is False:
+        if given is False:
             continue
-        argument = None if value is True else str(value).encode("utf-8", "replace")
+        argument = None if given is True else str(given).encode("utf-8", "replace")
         arguments[name.encode("ascii", "replace")] = argument
     return Directives(arguments)
+
+
+_remembered_targeted = lru_cache(maxsize=128)(_parsed_targeted)
 
 
 def _allowed(name: str, value: object) -> bool:

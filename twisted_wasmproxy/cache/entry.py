@@ -22,7 +22,7 @@ class StoredHead:
     """The head of a stored response and what must be known of its request (RFC 9111 section 3). Never changed: a
     freshened response gets another one.
 
-    Times are seconds since the epoch by the clock of this machine.
+    Times are seconds since the epoch by the cache's clock (`cache.clock`).
     """
 
     key: bytes
@@ -49,6 +49,13 @@ class StoredHead:
     trailers: Headers | None = None
     purged: float = 0.0
     """When a soft purge made it stale; 0 if none did."""
+    wall_ahead: float = 0.0
+    """Seconds that the machine's clock was ahead of the cache's when the answer came: it had been set."""
+
+    @property
+    def received(self) -> float:
+        """When the answer came by the machine's clock: what Date, Expires and Last-Modified are compared with."""
+        return self.response_time + self.wall_ahead
 
     def replaced(self, **changes: object) -> StoredHead:
         """Return a copy with these attributes changed."""

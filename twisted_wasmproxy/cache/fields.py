@@ -11,6 +11,13 @@ from twisted_wasmproxy.http.headers import Headers
 
 __all__ = ["age", "content_length", "date", "entity_tag", "same_origin_uri"]
 
+LONGEST_TAG = 1024
+"""Bytes of an entity tag; a longer one is none."""
+LONGEST_REFERENCE = 8 * 1024
+"""Bytes of a URI in Location or Content-Location; a longer one is not resolved."""
+
+_IN_TAGS = bytes([0x21, *range(0x23, 0x7F), *range(0x80, 0x100)])
+
 
 def age(value: bytes | None) -> int | None:
     """Return the first member of an Age, in seconds (RFC 9111 section 5.1)."""
@@ -35,16 +42,18 @@ def entity_tag(headers: Headers) -> bytes | None:
     if not values or values.count(values[0]) != len(values):
         return None
     opaque = values[0].removeprefix(b"W/")
-    if len(opaque) < 2 or opaque[:1] != b'"' or opaque[-1:] != b'"':
+    if not 2 <= len(opaque) <= LONGEST_TAG or opaque[:1] != b'"' or opaque[-1:] != b'"':
         return None
-    if any(octet < 0x21 or octet in (0x22, 0x7F) for octet in opaque[1:-1]):
+    if opaque[1:-1].translate(None, _IN_TAGS):
         return None
     return values[0]
 
 
 def same_origin_uri(target: bytes, reference: bytes) -> bytes | None:
     """Return the normalised URI that a reference means, resolved against the normalised `target` (RFC 3986 section 5);
-    None if it is not valid or of another origin (RFC 9110 section 4.3.1)."""
+    None if it is not valid, too long or of another origin (RFC 9110 section 4.3.1)."""
+    if len(reference) > LONGEST_REFERENCE:
+        return None
     try:
         # latin-1: any octet is a character, and comes back as it was.
         absolute = urljoin(target.decode("latin-1"), reference.decode("latin-1")).encode("latin-1")

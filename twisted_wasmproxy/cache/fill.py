@@ -8,7 +8,6 @@ WAITING ──► STORING ──► COMMITTING ──► OVER     the answer is 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
@@ -25,7 +24,7 @@ from twisted_wasmproxy.cache.freshening import Freshening
 from twisted_wasmproxy.cache.growing import Growing
 from twisted_wasmproxy.cache.incoming import Incoming
 from twisted_wasmproxy.cache.lookup import Lookup
-from twisted_wasmproxy.cache.question import as_get, asks_for_less, question
+from twisted_wasmproxy.cache.question import as_get, asks_for_less, question, without
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.status import CacheStatus
 from twisted_wasmproxy.http.headers import Headers
@@ -94,7 +93,8 @@ class Fill:
         """Whether the origin is asked for something else than the client has asked for."""
         self._state = _State.WAITING
         self._fetch: Fetch | None = None
-        self._request_time = self._response_time = time.time()
+        self._request_time = self._response_time = cache.clock.now()
+        self._wall_ahead = 0.0
         self._doomed = False
         self._incoming: Incoming | None = None
         self._stop: int | None = None
@@ -122,6 +122,7 @@ class Fill:
         client = self._asker.client
         request = question(self._request, self._stale, self._gap, self._variants, whole)
         self._rewritten = request is not self._request
+        request = without(request, self._asker.caching.strip)
         self._has_content = not end_stream
         fetch = self._fetch = client.open_fetch(self, request, self.background or client.closed)
         fetch.start(end_stream)
@@ -149,7 +150,7 @@ class Fill:
         head = self.head
         if self._state is not _State.COMMITTING or self._doomed or head is None:
             return False
-        if not policy.selects(head, lookup.client.request.headers):
+        if not lookup.selects(head):
             return False
         lookup.client.take(lookup)
         lookup.settle()
@@ -277,12 +278,14 @@ class Fill:
             self._crowd.leader.client.fetch_connecting()
 
     def fetch_sending(self, connection: ConnectionInfo) -> None:
-        self._request_time = time.time()
+        self._request_time = self._cache.clock.now()
         if self._crowd.leader is not None:
             self._crowd.leader.client.fetch_sending(connection)
 
     def fetch_answered(self) -> None:
-        self._response_time = time.time()
+        clock = self._cache.clock
+        self._response_time = clock.now()
+        self._wall_ahead = clock.ahead()
         if self._crowd.leader is not None:
             self._crowd.leader.client.fetch_answered()
 
@@ -369,15 +372,18 @@ class Fill:
         return self._variants.get(etag)
 
     def _freshening(self) -> Freshening:
-        return Freshening(self._asker.caching, self._request_time, self._response_time)
+        return Freshening(self._asker.caching, self._request_time, self._response_time, self._wall_ahead)
 
     def _why_not_store(self, response: Response) -> str:
         if self._doomed:
             return "invalidated meanwhile"
         if self._has_content and self._request.method == b"GET":
             return "request content"  # which is not in the key, and may have been what was answered
+        if response.status == 206 and self._gap is None and b"range" not in self._request.headers:
+            return "status"  # a part that nobody has asked for
         caching = self._asker.caching
-        return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config)
+        received = self._response_time + self._wall_ahead
+        return policy.why_not_store(self._request, response, self._asker.wants, caching.rules, caching.config, received)
 
     def _validated(self, stored: IStoredResponse, response: Response) -> None:
         """A 304 to validators of ours (section 4.3.4)."""
@@ -428,12 +434,12 @@ class Fill:
 
     def _store(self, response: Response, end_stream: bool) -> bool:
         """Begin to store, and answer those who wait; return False if the store does not take it."""
-        times = self._request_time, self._response_time
+        times = self._request_time, self._response_time, self._wall_ahead
         came = arriving(self._asker, self._request, response, end_stream, *times)
         if came is None:
             return False
         head, start, stop = came
-        base = self._base(response) if response.status == 206 else None
+        base = self._base(response, head.length) if response.status == 206 else None
         writer = self._cache.store.create(head, stop - start if stop is not None else None, base, start)
         if writer is None:
             return False
@@ -449,12 +455,12 @@ class Fill:
             self._check_abandoned()
         return True
 
-    def _base(self, response: Response) -> IStoredResponse | None:
-        """Return the stored response that a 206 is combined with."""
+    def _base(self, response: Response, length: int | None) -> IStoredResponse | None:
+        """Return the stored response that a 206 of a representation of `length` bytes is combined with."""
         stored = self._stale or self._asker.incomplete
-        if stored is None or not combining.same_representation(stored.head.headers, response.headers):
+        if stored is None or stored.head.length != length:
             return None
-        return stored
+        return stored if combining.same_representation(stored.head.headers, response.headers) else None
 
     def _give_heads(self, incoming: Incoming, content: Growing, response: Response, end_stream: bool) -> None:
         """Answer those who wait: who asked gets what came, the others what is stored."""

@@ -21,17 +21,18 @@ _log = Logger()
 
 
 class Freshening:
-    """By an answer that was asked for at `request_time` and came at `response_time`.
+    """By an answer that was asked for at `request_time` and came at `response_time` (`wall_ahead`: see `StoredHead`).
 
     Methods return what has to be waited for until it is stored; it never fails: then what is stored stays as it is.
     """
 
-    __slots__ = ("_caching", "_request_time", "_response_time")
+    __slots__ = ("_caching", "_request_time", "_response_time", "_wall_ahead")
 
-    def __init__(self, caching: Caching, request_time: float, response_time: float) -> None:
+    def __init__(self, caching: Caching, request_time: float, response_time: float, wall_ahead: float) -> None:
         self._caching = caching
         self._request_time = request_time
         self._response_time = response_time
+        self._wall_ahead = wall_ahead
 
     @property
     def _store(self) -> ICacheStore:
@@ -47,7 +48,7 @@ class Freshening:
     def _updated(self, stored: IStoredResponse, response: Response) -> StoredHead:
         caching = self._caching
         times = self._request_time, self._response_time
-        return policy.freshened(stored.head, response, *times, caching.rules, caching.config)
+        return policy.freshened(stored.head, response, *times, caching.rules, caching.config, self._wall_ahead)
 
     def update(self, stored: IStoredResponse, head: StoredHead) -> Deferred[Any] | None:
         """Give a stored response another head."""
@@ -71,9 +72,10 @@ class Freshening:
         """Store a variant of others for requests like this one, for which the origin has chosen it, too (section 4.1);
         only if it is at hand."""
         body = stored.body
-        if body is None:
+        names = [name for name, _ in head.vary]
+        if body is None or policy.NO_NAME in names:
             return
-        vary = policy.selecting([name for name, _ in head.vary], request.headers)
+        vary = policy.selecting(names, request.headers)
         writer = self._store.create(head.replaced(vary=vary), len(body), None, 0)
         if writer is None:
             return

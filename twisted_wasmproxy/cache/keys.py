@@ -16,7 +16,9 @@ ANY_HOST = b"*"
 """Stands for the host in the URLs of a rule whose key has none: `http://*/path` is what a purge names."""
 
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
-_MOST_ORIGINS = 1024
+_MOST_ORIGINS = 256
+_MOST_PAIRS = 256
+"""Parameters of a query, and cookies of a request, that are looked at; of more, all counts as it is."""
 
 _AUTHORITY_END = re.compile(rb"[/?#]")
 _PRINTABLE = bytes(range(0x20, 0x7F))
@@ -84,9 +86,10 @@ class KeyMaker:
             values = headers.get_all(name)
             key.append(prefix + b": " + _escaped(b", ".join(values)) if values else prefix)
         if self._cookies:
-            cookies = _cookies(headers)
+            lines = headers.get_all(b"cookie")
+            cookies = _cookies(lines)
             for prefix, name in self._cookies:
-                value = cookies.get(name)
+                value = b"; ".join(lines) if cookies is None else cookies.get(name)
                 key.append(prefix if value is None else prefix + b"=" + _escaped(value))
         return b"".join(key), url
 
@@ -150,10 +153,12 @@ def _escaped(value: bytes) -> bytes:
     return value
 
 
-def _cookies(headers: Headers) -> dict[bytes, bytes]:
-    """Return the first value of each cookie of a request (RFC 6265 section 4.2.1)."""
+def _cookies(lines: list[bytes]) -> dict[bytes, bytes] | None:
+    """Return the first value of each cookie of a request (RFC 6265 section 4.2.1); None for too many of them."""
+    if len(lines) + sum([line.count(b";") for line in lines]) > _MOST_PAIRS:
+        return None
     cookies: dict[bytes, bytes] = {}
-    for line in headers.get_all(b"cookie"):
+    for line in lines:
         for pair in line.split(b";"):
             name, mark, value = pair.partition(b"=")
             if mark:
@@ -172,6 +177,8 @@ def _query_maker(config: CacheKeyConfig) -> Callable[[bytes], bytes] | None:
         return None
 
     def make(query: bytes) -> bytes:
+        if query.count(b"&") >= _MOST_PAIRS:
+            return b"?" + query
         parameters = [(_parameter_name(parameter), parameter) for parameter in query.split(b"&")]
         if config.query_only:
             parameters = [parameter for parameter in parameters if only(parameter[0])]

@@ -9,11 +9,14 @@ from twisted.python.failure import Failure
 
 from twisted_wasmproxy.cache.keys import KeyMaker
 from twisted_wasmproxy.cache.policy import NOTHING_ASKED, Asked, asked
+from twisted_wasmproxy.cache.vary import SelectingFields
 from twisted_wasmproxy.config.model import CacheConfig, CacheRules
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.cache.client import Client
     from twisted_wasmproxy.cache.coordinator import Cache
+    from twisted_wasmproxy.cache.decisions import Freshness
+    from twisted_wasmproxy.cache.entry import StoredHead
     from twisted_wasmproxy.cache.fill import Fill
     from twisted_wasmproxy.cache.status import CacheStatus, Forward
     from twisted_wasmproxy.interfaces import IStoredResponse
@@ -32,7 +35,7 @@ _SPECIAL = frozenset(
 class Caching:
     """A cache with the rules of one remap rule. `space`: see `KeyMaker`."""
 
-    __slots__ = ("cache", "config", "keys", "methods", "rules")
+    __slots__ = ("cache", "config", "keys", "methods", "rules", "strip")
 
     def __init__(self, cache: Cache, rules: CacheRules, config: CacheConfig, space: bytes) -> None:
         self.cache = cache
@@ -40,13 +43,17 @@ class Caching:
         self.config = config
         self.keys = KeyMaker(rules.key, space)
         self.methods = frozenset(method.encode() for method in rules.methods)
+        keyed = {name.lower() for name in rules.key.headers}
+        self.strip = frozenset(name.lower().encode() for name in rules.strip_unkeyed if name.lower() not in keyed)
+        """Request fields that origins do not get to see."""
 
 
 class Lookup:
     """A request on its way through the cache; while it waits for another's answer, it is its client's `Source`."""
 
     __slots__ = (
-        *("_told", "again", "alone", "caching", "client", "fill", "fwd", "gone", "incomplete", "key", "on_settled"),
+        *("_selecting", "_told", "again", "alone", "caching", "client", "fill", "fwd", "gone", "incomplete", "key"),
+        "on_settled",
         *("plain", "url", "wants"),
     )
 
@@ -70,9 +77,22 @@ class Lookup:
         """Whether it has waited in vain, and waits for no other."""
         self.gone = False
         """Whether its client wants no answer from here any more."""
+        self._selecting: SelectingFields | None = None
         self._told = False
         self.on_settled: Callable[[], None] | None = None
         """Called once, when it has an answer, waits for another's, or has gone."""
+
+    def selects(self, head: StoredHead) -> bool:
+        """Say whether the request has the selecting fields of a stored response (RFC 9111 section 4.1)."""
+        if not head.vary:
+            return True
+        if self._selecting is None:
+            self._selecting = SelectingFields(self.client.request.headers)
+        return self._selecting.selects(head)
+
+    def may_have(self, fresh: Freshness) -> bool:
+        """Say whether a response with this freshness is for requests like this one."""
+        return not (fresh.not_for_cookies and b"cookie" in self.client.request.headers)
 
     def tell(self, status: CacheStatus) -> bool:
         """Tell the transaction, once, what is stored; return whether it still wants an answer."""

@@ -7,6 +7,7 @@ Times are seconds since the epoch.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from math import inf
 from typing import NamedTuple
@@ -32,6 +33,7 @@ from twisted_wasmproxy.http.messages import Request, Response
 
 __all__ = [
     "NOTHING_ASKED",
+    "NO_NAME",
     "Asked",
     "Freshness",
     "Reuse",
@@ -42,6 +44,7 @@ __all__ = [
     "head_update",
     "invalidated",
     "may_serve_on_error",
+    "remaining",
     "reuse",
     "same_representation",
     "selecting",
@@ -78,6 +81,19 @@ _NOT_STORED = frozenset(
     }
 )
 """RFC 9111 section 3.1."""
+_LONGEST_AGE = 1024
+"""Bytes of an Age, all lines together, beyond which it is not one number."""
+_MOST_SURROGATE_KEYS = 1000
+_LONGEST_SURROGATE_KEYS = 16 * 1024
+"""Bytes of them in one response."""
+_MOST_LOCATIONS = 4
+"""Lines of Location and Content-Location whose URIs an unsafe request invalidates."""
+NO_NAME = b"\0"
+"""Name of a selecting field that no Vary has: what has it in `vary` is for no other request either."""
+_NO_VALUE = b"\0"
+"""Value of a selecting field that no request has: what has it in `vary` is not selected any more."""
+_CLOCKS_APART = 2.0
+"""Seconds that the clocks of processes which share a store may differ by."""
 _OF_CONTENT = frozenset({b"content-encoding", b"content-length", b"content-md5", b"content-range"})
 """What is said of the stored bytes themselves: a 304 has none that it could be true of (RFC 9111 section 3.2)."""
 
@@ -116,13 +132,21 @@ def asked(headers: Headers, rules: CacheRules) -> Asked:
 # Storing: RFC 9111 section 3
 
 
-def why_not_store(request: Request, response: Response, wants: Asked, rules: CacheRules, config: CacheConfig) -> str:
+def why_not_store(
+    request: Request,
+    response: Response,
+    wants: Asked,
+    rules: CacheRules,
+    config: CacheConfig,
+    received: float | None = None,
+) -> str:
     """Return why the response must not be stored, in a few words for Cache-Status and the log; empty if it may be.
 
     RFC 9111 section 3 (methods, statuses, no-store, private, must-understand), 3.5 (Authorization), 3.3 and
-    RFC 9110 section 15.3.7 (206: only one with a single valid Content-Range; whether it may be combined with others is
-    another question, section 3.4), `Vary: *` (section 4.1), Set-Cookie and negative caching by `rules`, RFC 9213. What
-    has neither a lifetime nor a validator is not worth storing. `request` is the one that the client made.
+    RFC 9110 section 15.3.7 (206: only one with a single valid Content-Range that tells the complete length; whether it
+    may be combined with others is another question, section 3.4), `Vary: *` (section 4.1), Set-Cookie and negative
+    caching by `rules`, RFC 9213. What has neither a lifetime nor a validator is not worth storing. `request` is the one
+    that the client made; the answer came when the machine's clock said `received`, or now.
     """
     method, status, headers = request.method, response.status, response.headers
     if method == b"HEAD":
@@ -133,21 +157,29 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
         return "request no-store"
     if status < 200 or status in _OF_REQUEST or (status == 206 and not _storable_part(request, headers)):
         return "status"
+    if status in rules.request_error_statuses and status not in dict(rules.negative):
+        return "status"
+    if status != 206 and _says_it_is_a_part(headers):
+        return "Content-Range"
     if vary_names(headers) is None:
         return "Vary: *"
+    if _surrogate_key_lines(response, config) is None:
+        return "too many surrogate keys"
     said = _said(headers, rules, config)
     why = _forbidden(status, said.directives)
     if why:
         return why
     if b"authorization" in request.headers and not _shared_despite_authorization(said.directives):
         return "Authorization"
-    life = _lifetime(status, headers, said, rules, time.time())
+    life = _lifetime(status, headers, said, rules, time.time() if received is None else received)
     if b"set-cookie" in headers and not _storable_with_cookie(life, rules):
         return "Set-Cookie"
     if method == b"POST" and not (life is not None and life.explicit and _says_it_is_the_target(request, headers)):
         return "POST"
     if life is None and not _heuristic(status, said.directives):
         return "no explicit lifetime"
+    if b"cookie" in request.headers and _not_for_cookies(life, headers, said, rules):
+        return "Cookie"
     validator = entity_tag(headers) is not None or date(headers, b"last-modified") is not None
     if not validator and (life is None or not _worth_keeping(life.seconds, said.directives)):
         return "no lifetime nor validator"
@@ -155,11 +187,21 @@ def why_not_store(request: Request, response: Response, wants: Asked, rules: Cac
 
 
 def _storable_part(request: Request, headers: Headers) -> bool:
-    """RFC 9110 section 15.3.7: a single part whose place is known."""
+    """RFC 9110 section 15.3.7: a single part whose place is known, in a representation whose length is. What is said to
+    be a part of one of unknown length (`*`) could never be told from the whole."""
     ranges = headers.get_all(b"content-range")
-    if request.method != b"GET" or len(ranges) != 1 or content_range(ranges[0]) is None:
+    part = content_range(ranges[0]) if len(ranges) == 1 else None
+    if request.method != b"GET" or part is None or part.length is None:
         return False
-    return not (headers.get(b"content-type") or b"").lower().startswith(b"multipart/byteranges")
+    types = headers.get_all(b"content-type")
+    return not any(value.lower().startswith(b"multipart/byteranges") for value in types)
+
+
+def _says_it_is_a_part(headers: Headers) -> bool:
+    """Whether there is a Content-Range of less than all. It has no meaning but in a 206 and a 416 (RFC 9110 section
+    14.4), but who sends it has hardly sent the whole."""
+    parts = [content_range(value) for value in headers.get_all(b"content-range")]
+    return any(part is not None and (part.start, part.stop) != (0, part.length) for part in parts)
 
 
 def _storable_with_cookie(life: _Lifetime | None, rules: CacheRules) -> bool:
@@ -192,6 +234,15 @@ def _heuristic(status: int, directives: Directives) -> bool:
     return status in _HEURISTIC or directives.bare(b"public")
 
 
+def _not_for_cookies(life: _Lifetime | None, headers: Headers, said: _Said, rules: CacheRules) -> bool:
+    """`CacheRules.heuristic_with_cookie`."""
+    if life is None or not life.guessed or rules.heuristic_with_cookie or said.directives.bare(b"public"):
+        return False
+    if rules.key.cookies or b"cookie" in _lower((*rules.key.headers, *rules.strip_unkeyed)):
+        return False
+    return b"cookie" not in (vary_names(headers) or ())
+
+
 def _says_it_is_the_target(request: Request, headers: Headers) -> bool:
     """RFC 9110 section 9.3.3: a POST is answered by the representation that a GET would have."""
     target = normalized_url(request.scheme, request.authority, request.path)
@@ -210,9 +261,9 @@ def stored_headers(
     response: Response, rules: CacheRules, config: CacheConfig, received: float | None = None
 ) -> Headers:
     """Return the fields to store (RFC 9111 section 3.1): without what no-cache="..." and private="..." name, without
-    what the rules take out (Set-Cookie) and the surrogate keys, with one valid Date (RFC 9110 section 6.6.1:
-    `received`, or now, if there is none), and with one valid Age or none: `freshness` goes by it, an answer has its
-    own."""
+    what the rules take out (Set-Cookie) and the surrogate keys, with one valid Date (RFC 9110 section 6.6.1: what the
+    machine's clock said, `received`, or now, if there is none), and with one valid Age or none: `freshness` goes by it,
+    an answer has its own."""
     headers = Headers()
     headers.lines = _kept(response.headers, rules, config)
     if date(headers, b"date") is None:
@@ -224,7 +275,7 @@ def _kept(headers: Headers, rules: CacheRules, config: CacheConfig) -> list[tupl
     directives = _said(headers, rules, config).directives
     named = {*directives.fields(b"no-cache"), *directives.fields(b"private")}
     # Without a targeted field that counts, the rest would mean something else.
-    without = _NOT_STORED | named.difference(_names(config.targeted))
+    without = _NOT_STORED | named.difference(_lower(config.targeted))
     if rules.set_cookie != "store":
         without |= {b"set-cookie"}
     if config.surrogate_key_header is not None:
@@ -256,18 +307,31 @@ def _age(values: list[bytes], rules: CacheRules) -> int | None:
         return None
     if rules.invalid_age == "ignore":
         return age(values[0])
+    if sum(map(len, values)) + len(values) > _LONGEST_AGE:
+        return MAX_DELTA
     joined = b", ".join([value.strip(b" \t") for value in values])
     return age(joined) if all(member.isdigit() for member in joined.split(b",")) else MAX_DELTA
 
 
 def surrogate_keys(response: Response, rules: CacheRules, config: CacheConfig) -> tuple[bytes, ...]:
-    """Return the keys of the response and those that the rules give it, each once."""
+    """Return the keys of the response, if they are not too many, and those that the rules give it, each once."""
     keys: dict[bytes, None] = {}
-    if config.surrogate_key_header is not None:
-        for value in response.headers.get_all(config.surrogate_key_header.encode()):
-            keys.update(dict.fromkeys(value.split()))
+    for value in _surrogate_key_lines(response, config) or ():
+        keys.update(dict.fromkeys(value.split()))
     keys.update(dict.fromkeys(key.encode() for key in rules.surrogate_keys))
     return tuple(keys)
+
+
+def _surrogate_key_lines(response: Response, config: CacheConfig) -> list[bytes] | None:
+    """Return the values with surrogate keys; None for more of them than are kept."""
+    if config.surrogate_key_header is None:
+        return []
+    values = response.headers.get_all(config.surrogate_key_header.encode())
+    if not values:
+        return values
+    if sum(map(len, values)) > _LONGEST_SURROGATE_KEYS:
+        return None
+    return values if sum([len(value.split()) for value in values]) <= _MOST_SURROGATE_KEYS else None
 
 
 # Freshness: RFC 9111 section 4.2
@@ -285,18 +349,20 @@ class _Lifetime(NamedTuple):
     seconds: float
     explicit: bool
     """Said by the response or set by the rule, not guessed."""
+    guessed: bool = False
+    """By Last-Modified; what is neither is by `default_ttl` or `min_ttl`."""
 
 
 @lru_cache(maxsize=64)
-def _names(targeted: tuple[str, ...]) -> tuple[bytes, ...]:
-    return tuple(name.lower().encode() for name in targeted)
+def _lower(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(name.lower().encode() for name in names)
 
 
 def _said(headers: Headers, rules: CacheRules, config: CacheConfig) -> _Said:
     """RFC 9213 section 2.2, and `CacheRules.directives`."""
     if rules.directives == "ignore":
         return _Said(NO_DIRECTIVES, expires=False)
-    directives, targeted = response_directives(headers, _names(config.targeted))
+    directives, targeted = response_directives(headers, _lower(config.targeted))
     return _Said(directives, expires=not targeted)
 
 
@@ -319,7 +385,7 @@ def _lifetime(status: int, headers: Headers, said: _Said, rules: CacheRules, res
         seconds = max(seconds, rules.min_ttl)
     if rules.max_ttl is not None:
         seconds = min(seconds, rules.max_ttl)
-    return _Lifetime(seconds, life.explicit)
+    return _Lifetime(seconds, life.explicit, life.guessed)
 
 
 def _explicit(headers: Headers, said: _Said, response_time: float) -> _Lifetime | None:
@@ -347,18 +413,19 @@ def _guessed(headers: Headers, rules: CacheRules, response_time: float) -> _Life
         return None
     sent = date(headers, b"date", response_time)
     since = (response_time if sent is None else sent) - modified
-    return _Lifetime(min(max(0.0, since * rules.heuristic_fraction), rules.heuristic_max), explicit=False)
+    seconds = min(max(0.0, since * rules.heuristic_fraction), rules.heuristic_max)
+    return _Lifetime(seconds, explicit=False, guessed=True)
 
 
 def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Freshness:
     """Work out how long a stored response may be used (RFC 9111 section 4.2, RFC 9213 section 2.2, rules)."""
-    headers, response_time = head.headers, head.response_time
+    headers = head.headers
     said = _said(headers, rules, config)
     directives = said.directives
-    life = _lifetime(head.status, headers, said, rules, response_time)
+    life = _lifetime(head.status, headers, said, rules, head.received)
     lifetime = 0.0 if life is None else life.seconds
     initial_age = _initial_age(head)
-    fresh_until = response_time - initial_age + lifetime
+    fresh_until = head.response_time - initial_age + lifetime
     if head.purged:
         fresh_until = min(fresh_until, head.purged)
     # no-store and private came with a 304, or counted for nothing when this was stored.
@@ -372,7 +439,7 @@ def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Fresh
     return Freshness(
         lifetime=lifetime,
         initial_age=initial_age,
-        response_time=response_time,
+        response_time=head.response_time,
         fresh_until=fresh_until,
         must_validate=must_validate,
         never_stale=never_stale,
@@ -381,14 +448,16 @@ def freshness(head: StoredHead, rules: CacheRules, config: CacheConfig) -> Fresh
         ),
         stale_if_error=_window(directives, b"stale-if-error", rules.stale_if_error) if may_be_stale else 0,
         immutable=b"immutable" in directives and life is not None and life.explicit,
+        not_for_cookies=_not_for_cookies(life, headers, said, rules),
+        latest=max(head.response_time, head.purged),
     )
 
 
 def _initial_age(head: StoredHead) -> float:
     """RFC 9111 section 4.2.3: `corrected_initial_age`."""
     age_value = age(head.headers.get(b"age")) or 0
-    sent = date(head.headers, b"date", head.response_time)
-    apparent_age = 0.0 if sent is None else max(0.0, head.response_time - sent)
+    sent = date(head.headers, b"date", head.received)
+    apparent_age = 0.0 if sent is None else max(0.0, head.received - sent)
     response_delay = max(0.0, head.response_time - head.request_time)
     return max(apparent_age, age_value + response_delay)
 
@@ -405,9 +474,19 @@ def current_age(fresh: Freshness, now: float) -> float:
 
 
 def _staleness(fresh: Freshness, now: float) -> float:
-    """Return how long it is stale, negative while it is fresh; a clock that was set back makes nothing younger than it
-    came."""
-    return max(now, fresh.response_time) - fresh.fresh_until
+    """Return how long it is stale, negative while it is fresh; infinite for what came later than now, by another clock:
+    nobody knows how old it is."""
+    if now < fresh.latest:
+        if fresh.latest - now > _CLOCKS_APART:
+            return inf
+        now = fresh.latest
+    return now - fresh.fresh_until
+
+
+def remaining(fresh: Freshness, now: float) -> float:
+    """Return how long it is fresh for, negative if it is stale; 0 for what is stale since nobody knows when."""
+    left = fresh.fresh_until - now
+    return min(left, 0.0) if fresh.latest - now > _CLOCKS_APART else left
 
 
 # Reuse: RFC 9111 section 4
@@ -503,9 +582,13 @@ def freshened(
     response_time: float,
     rules: CacheRules,
     config: CacheConfig,
+    wall_ahead: float = 0.0,
 ) -> StoredHead:
-    """Return the head updated by a 304, or by the 200 to a HEAD (RFC 9111 sections 3.2, 4.3.4, 4.3.5)."""
-    update = stored_headers(response, rules, config, response_time)
+    """Return the head updated by a 304, or by the 200 to a HEAD (RFC 9111 sections 3.2, 4.3.4, 4.3.5).
+
+    Times and `wall_ahead`: as in `StoredHead`.
+    """
+    update = stored_headers(response, rules, config, response_time + wall_ahead)
     # An entity-tag that got here is that of the stored response, but perhaps weaker said.
     kept = _OF_CONTENT | {b"etag"} if b"etag" in head.headers else _OF_CONTENT
     new = [line for line in update.lines if line[0] not in kept]
@@ -514,23 +597,26 @@ def freshened(
     merged.lines = [line for line in head.headers.lines if line[0] not in replaced] + new
     # What the new Cache-Control names is not to be kept of the old fields either.
     merged.lines = _kept(merged, rules, config)
-    key_header = config.surrogate_key_header
-    has_keys = key_header is not None and key_header.encode() in response.headers
+    key_lines = _surrogate_key_lines(response, config)
     return head.replaced(
         headers=merged,
-        vary=_varied(head, merged),
+        # No purge by too many keys would find it.
+        vary=_varied(head, vary_names(merged) or () if key_lines is not None else (NO_NAME,)),
         request_time=request_time,
         response_time=response_time,
-        surrogate_keys=surrogate_keys(response, rules, config) if has_keys else head.surrogate_keys,
+        surrogate_keys=surrogate_keys(response, rules, config) if key_lines else head.surrogate_keys,
         purged=0.0,
+        wall_ahead=wall_ahead,
     )
 
 
-def _varied(head: StoredHead, headers: Headers) -> tuple[tuple[bytes, bytes | None], ...]:
-    """Return the selecting fields after an update. What the request had of a field that Vary names only now is not
-    known any more: no field has the value that stands for it, so the response is not selected again."""
+def _varied(head: StoredHead, names: Iterable[bytes]) -> tuple[tuple[bytes, bytes | None], ...]:
+    """Return the selecting fields when Vary has these `names`. What the request had of one that is there only now is
+    not known any more: no field has the value that stands for it, so the response is not selected again."""
     known = {name for name, _ in head.vary}
-    return head.vary + tuple((name, b"\0") for name in vary_names(headers) or () if name not in known)
+    if _NO_VALUE in [value for _, value in head.vary]:
+        return head.vary
+    return head.vary + tuple((name, _NO_VALUE) for name in names if name not in known)
 
 
 # Invalidation: RFC 9111 section 4.4
@@ -543,8 +629,12 @@ def invalidated(request: Request, url: bytes, response: Response) -> list[bytes]
         return []
     target = normalized_url(request.scheme, request.authority, request.path)
     uris: dict[bytes, None] = {url: None}
+    seen = 0
     for key, _, value in response.headers.lines:
         if key in (b"location", b"content-location"):
+            seen += 1
+            if seen > _MOST_LOCATIONS:
+                break
             uri = same_origin_uri(target, value)
             if uri is not None:
                 uris[uri] = None

@@ -9,7 +9,7 @@ from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request
 from twisted_wasmproxy.interfaces import IStoredResponse
 
-__all__ = ["as_get", "asks_for_less", "question"]
+__all__ = ["as_get", "asks_for_less", "question", "without"]
 
 _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since", b"if-range", b"range"})
 
@@ -58,6 +58,18 @@ def _range(stored: IStoredResponse, gap: ranges.Part) -> list[tuple[bytes, bytes
     if validator is not None:
         asked.append((b"If-Range", validator))
     return asked
+
+
+def without(request: Request, names: frozenset[bytes]) -> Request:
+    """Return a GET or HEAD request without fields of these lower-case names; any other request as it is."""
+    lines = request.headers.lines
+    if not names or request.method not in (b"GET", b"HEAD") or names.isdisjoint([line[0] for line in lines]):
+        return request
+    headers = Headers()
+    headers.lines = [line for line in lines if line[0] not in names]
+    left = _like(request, request.method, headers)
+    left.upgrade = request.upgrade
+    return left
 
 
 def as_get(request: Request) -> Request:

@@ -11,11 +11,11 @@ from twisted_wasmproxy.cache.keys import shown_key
 from twisted_wasmproxy.config.model import CacheConfig
 from twisted_wasmproxy.http.headers import Headers
 
-__all__ = ["CacheStatus", "add_status"]
+__all__ = ["LONGEST_KEY", "CacheStatus", "add_status"]
 
 Forward = Literal["bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"]
 
-_LONGEST_KEY = 2048
+LONGEST_KEY = 2048
 """Bytes; longer ones are left out: many clients take no more than 8 KiB of fields."""
 
 _LARGEST_INTEGER = 999_999_999_999_999
@@ -63,14 +63,14 @@ def add_status(headers: Headers, status: CacheStatus, key: bytes, config: CacheC
             member += b";stored"
         if status.collapsed:
             member += b";collapsed"
-    if config.status_key and len(key) <= _LONGEST_KEY:
+    if config.status_key and len(key) <= LONGEST_KEY:
         member += _key(key)
     if status.detail is not None:
         member += b";detail=" + _token_or_string(status.detail)
     headers.lines.append((b"cache-status", b"Cache-Status", member))
 
 
-@lru_cache(maxsize=1024)  # what is asked for often is, and the rest costs little more
+@lru_cache(maxsize=256)  # what is asked for often is, and the rest costs little more
 def _key(key: bytes) -> bytes:
     return b";key=" + _string(shown_key(key))
 

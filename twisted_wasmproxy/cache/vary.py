@@ -8,16 +8,31 @@ from functools import lru_cache
 from twisted_wasmproxy.cache.entry import StoredHead
 from twisted_wasmproxy.http.headers import Headers
 
-__all__ = ["selecting", "selects", "vary_names"]
+__all__ = ["SelectingFields", "selecting", "selects", "vary_names"]
+
+MOST_NAMES = 32
+"""Names in a Vary, doubles and empty ones included."""
+MOST_VARY_BYTES = 2048
+"""Of a Vary, all lines together."""
+MOST_MEMBERS = 64
+"""Members of a request field that are made alike."""
+MOST_BYTES = 1024
+"""Of a request field that is made alike."""
 
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def vary_names(headers: Headers) -> tuple[bytes, ...] | None:
-    """Return the lower-case names in Vary, sorted, each once; None if there is a `*` (or it cannot be read)."""
+    """Return the lower-case names in Vary, sorted, each once; None if there is a `*`, or it cannot be read, or has more
+    than `MOST_NAMES` or `MOST_VARY_BYTES`."""
     names: set[bytes] = set()
+    members = size = 0
     for key, _, value in headers.lines:
         if key == b"vary":
+            members += 1 + value.count(b",")
+            size += len(value)
+            if members > MOST_NAMES or size > MOST_VARY_BYTES:
+                return None
             for item in value.lower().split(b","):
                 name = item.strip(b" \t")
                 if name == b"*" or not _TOKEN.issuperset(name):
@@ -29,16 +44,35 @@ def vary_names(headers: Headers) -> tuple[bytes, ...] | None:
 
 def selecting(names: Sequence[bytes], request: Headers) -> tuple[tuple[bytes, bytes | None], ...]:
     """Return the selecting fields of a request, normalised (RFC 9111 section 4.1): lines joined, white space and, where
-    the field's own definition allows it (Accept, Accept-Encoding, Accept-Language...), case and order made alike."""
+    the field's own definition allows it (Accept, Accept-Encoding, Accept-Language...), case and order made alike.
+
+    Of a field with more than `MOST_MEMBERS` or `MOST_BYTES` only the lines are joined: it has a variant of its own."""
     return tuple((name, _normalized(name, request.get_all(name))) for name in names)
 
 
 def selects(head: StoredHead, request: Headers) -> bool:
     """Say whether the request has the selecting fields of the stored response (RFC 9111 section 4.1)."""
-    for name, value in head.vary:  # noqa: SIM110  # a generator would cost several times as much
-        if _normalized(name, request.get_all(name)) != value:
-            return False
-    return True
+    return SelectingFields(request).selects(head)
+
+
+class SelectingFields:
+    """The selecting fields of one request, each made alike once, however many stored responses it is compared with."""
+
+    __slots__ = ("_known", "_request")
+
+    def __init__(self, request: Headers) -> None:
+        self._request = request
+        self._known: dict[bytes, bytes | None] = {}
+
+    def selects(self, head: StoredHead) -> bool:
+        """As `selects`."""
+        known = self._known
+        for name, value in head.vary:
+            if name not in known:
+                known[name] = _normalized(name, self._request.get_all(name))
+            if known[name] != value:
+                return False
+        return True
 
 
 def _normalized(name: bytes, values: list[bytes]) -> bytes | None:
@@ -47,6 +81,8 @@ def _normalized(name: bytes, values: list[bytes]) -> bytes | None:
     value = values[0].strip(b" \t") if len(values) == 1 else b", ".join([line.strip(b" \t") for line in values])
     if b'"' in value:
         return value  # a comma in a quoted-string is none between members
+    if len(value) > MOST_BYTES or value.count(b",") >= MOST_MEMBERS:
+        return value
     if name in _PREFERENCES:
         return _remembered(name, value) if len(value) <= _USUAL_LENGTH else _preferences(name, value)
     if b"," in value:

@@ -12,6 +12,7 @@ from yaml.nodes import MappingNode, ScalarNode
 
 from twisted_wasmproxy.config.model import (
     MIB,
+    UNKEYED_FIELDS,
     CacheConfig,
     CacheKeyConfig,
     CacheRules,
@@ -88,6 +89,25 @@ def _surrogate_key(place: Place) -> str:
     return value
 
 
+_NEEDED_FIELDS = frozenset(
+    {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+
+def _unkeyed_field(place: Place) -> str:
+    value = token(place)
+    if value.lower() in _NEEDED_FIELDS:
+        place.reject(f"{value} belongs to the message itself, and cannot be taken out")
+    return value
+
+
+_UNKEYED = Either(
+    ScalarNode,
+    Then(boolean, lambda on, _: UNKEYED_FIELDS if on else ()),
+    ListOf(_unkeyed_field),
+)
+
+
 _NEGATIVE = Then(
     Record(
         {
@@ -143,6 +163,9 @@ _RULE_KEYS = {
     "stale_while_revalidate": Key(duration()),
     "stale_if_error": Key(duration()),
     "error_statuses": Key(ListOf(integer(400, 599))),
+    "request_error_statuses": Key(ListOf(integer(400, 599))),
+    "heuristic_with_cookie": Key(boolean),
+    "strip_unkeyed": Key(_UNKEYED),
     "set_cookie": Key(choice("strip", "store", "bypass")),
     "invalid_age": Key(choice("stale", "ignore")),
     "surrogate_keys": Key(ListOf(_surrogate_key)),

@@ -202,6 +202,34 @@ class CacheKeyConfig:
     """Cookies that count."""
 
 
+UNKEYED_FIELDS = (
+    "Forwarded",
+    "Front-End-Https",
+    "X-Forwarded-Host",
+    "X-Forwarded-Path",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Protocol",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Server",
+    "X-Forwarded-Ssl",
+    "X-Host",
+    "X-HTTP-Host-Override",
+    "X-HTTP-Method",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+    "X-Original-Host",
+    "X-Original-Method",
+    "X-Original-Uri",
+    "X-Original-Url",
+    "X-Override-Url",
+    "X-Rewrite-Url",
+    "X-Url-Scheme",
+)
+"""Request fields by which applications are known to take another host, scheme, path or method than the key has."""
+
+
 @dataclass(frozen=True)
 class CacheRules:
     """How one remap rule uses the cache; what a rule does not say is as the `cache` section says."""
@@ -234,12 +262,20 @@ class CacheRules:
     (RFC 5861 section 4). 0: only where it says so."""
     error_statuses: tuple[int, ...] = (500, 502, 503, 504)
     """What counts as failure of the origin, beside no answer at all."""
+    request_error_statuses: tuple[int, ...] = (400, 408, 411, 413, 414, 415, 421, 425, 426, 428, 429, 431, 511)
+    """Statuses that speak of one request, its form, its size or its sender, and not of the resource: not stored
+    whatever the response says, unless `negative` has them. RFC 6585 forbids it for 428, 429, 431 and 511."""
+    heuristic_with_cookie: bool = False
+    """Whether heuristics by Last-Modified count for requests with Cookie, too, where the response is not `public` and
+    neither its Vary nor `key` has that field."""
+    strip_unkeyed: tuple[str, ...] = ()
+    """Fields that are taken out of GET and HEAD requests to origins; those in `key.headers` stay."""
     set_cookie: Literal["strip", "store", "bypass"] = "strip"
     """A response with Set-Cookie: `strip`: stored without the field, and only if it has an explicit lifetime; `store`:
     stored as it is, as RFC 9111 section 7.3 allows; `bypass`: not stored."""
-    invalid_age: Literal["stale", "ignore"] = "stale"
-    """A response whose Age is not one number: taken for old; or, as RFC 9111 section 5.1 recommends, by the first of
-    several, and as if there were none if that is no number."""
+    invalid_age: Literal["stale", "ignore"] = "ignore"
+    """A response whose Age is not one number: as RFC 9111 section 5.1 recommends, by the first of several, and as if
+    there were none if that is no number; or taken for old (`stale`)."""
     surrogate_keys: tuple[str, ...] = ()
     """Given to everything that is stored, beside those in the response."""
     collapse: bool = True

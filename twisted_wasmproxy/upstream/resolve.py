@@ -27,6 +27,8 @@ class Resolver:
     """Seconds."""
     CAPACITY = 1024
     """Names remembered."""
+    ADDRESSES = 64
+    """Addresses of one name; more are left out."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
@@ -96,7 +98,7 @@ class _Receiver:
             host = f"{address.host}%{address.scopeID}" if address.scopeID else address.host
         else:
             return
-        if host not in self._found:
+        if len(self._found) < Resolver.ADDRESSES and host not in self._found:
             self._found.append(host)
 
     def resolutionComplete(self) -> None:

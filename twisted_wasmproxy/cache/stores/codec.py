@@ -2,6 +2,9 @@
 
 Numbers are big-endian; a string is its length in four bytes and itself. The first byte is the version of the format.
 Reading trusts nothing: whatever the bytes are, the result is a value or ValueError.
+
+A head has the times of the clock (`cache.clock`) of the process that wrote it, which no step of the machine's clock
+changes for that process. Others, and itself after a restart, read them by the machine's clock.
 """
 
 from __future__ import annotations
@@ -11,15 +14,16 @@ import struct
 from collections.abc import Iterable
 from struct import Struct
 
+from twisted_wasmproxy.cache.clock import CLOCK, Clock
 from twisted_wasmproxy.cache.entry import Selection, StoredHead
 from twisted_wasmproxy.http.headers import Headers
 
 __all__ = ["decode_head", "decode_selection", "encode_head", "encode_selection", "encode_vary"]
 
-VERSION = 1
+VERSION = 2
 
-_FIXED = Struct(">BBHddqd")
-"""version, flags, status, request_time, response_time, length or -1, purged"""
+_FIXED = Struct(">BBHddqddd")
+"""version, flags, status, request_time, response_time, length or -1, purged, wall_ahead, origin of the clock"""
 _LENGTH = Struct(">I")
 _ABSENT = 0xFFFFFFFF
 """In the place of a length: there is no string."""
@@ -28,11 +32,12 @@ _AUTHORIZED = 1
 _TRAILERS = 2
 
 
-def encode_head(head: StoredHead) -> bytes:
-    """Return a head as bytes."""
+def encode_head(head: StoredHead, clock: Clock = CLOCK) -> bytes:
+    """Return a head, with times of `clock`, as bytes."""
     flags = (_AUTHORIZED if head.authorized else 0) | (_TRAILERS if head.trailers is not None else 0)
     length = -1 if head.length is None else head.length
-    out = [_FIXED.pack(VERSION, flags, head.status, head.request_time, head.response_time, length, head.purged)]
+    times = head.request_time, head.response_time, length, head.purged, head.wall_ahead, clock.origin
+    out = [_FIXED.pack(VERSION, flags, head.status, *times)]
     _put_strings(out, (head.key, head.url, head.reason, head.version))
     _put_pairs(out, [(name, value) for _, name, value in head.headers.lines])
     _put_pairs(out, head.vary)
@@ -43,10 +48,15 @@ def encode_head(head: StoredHead) -> bytes:
     return b"".join(out)
 
 
-def decode_head(data: bytes) -> StoredHead:
-    """Return the head that `encode_head` wrote. ValueError for anything else."""
+def decode_head(data: bytes, clock: Clock = CLOCK) -> StoredHead:
+    """Return the head that `encode_head` wrote, with times of `clock`. ValueError for anything else."""
     reader = _Reader(data)
-    flags, status, request_time, response_time, length, purged = reader.fixed()
+    flags, status, request_time, response_time, length, purged, wall_ahead, origin = reader.fixed()
+    if wall_ahead and origin != clock.origin:
+        request_time += wall_ahead
+        response_time += wall_ahead
+        purged = purged and purged + wall_ahead
+        wall_ahead = 0.0
     key, url, reason, version = (reader.string() for _ in range(4))
     headers = Headers(reader.lines())
     vary = tuple(reader.pairs())
@@ -68,6 +78,7 @@ def decode_head(data: bytes) -> StoredHead:
         surrogate_keys=surrogate_keys,
         trailers=trailers,
         purged=purged,
+        wall_ahead=wall_ahead,
     )
 
 
@@ -127,18 +138,19 @@ class _Reader:
         self._data = data
         self._at = position
 
-    def fixed(self) -> tuple[int, int, float, float, int, float]:
+    def fixed(self) -> tuple[int, int, float, float, int, float, float, float]:
         """Return what stands first in a head, but for the version."""
         try:
-            version, flags, status, request_time, response_time, length, purged = _FIXED.unpack_from(self._data)
+            version, flags, status, *times = _FIXED.unpack_from(self._data)
         except struct.error as error:
             raise ValueError("a head cut short") from error
+        request_time, response_time, length, purged, wall_ahead, origin = times
         if version != VERSION or flags & ~(_AUTHORIZED | _TRAILERS) or length < -1:
             raise ValueError("not a head in this format")
-        if not (math.isfinite(request_time) and math.isfinite(response_time) and math.isfinite(purged)):
+        if not all(map(math.isfinite, times)):
             raise ValueError("times that are none")
         self._at = _FIXED.size
-        return flags, status, request_time, response_time, length, purged
+        return flags, status, request_time, response_time, length, purged, wall_ahead, origin
 
     def count(self) -> int:
         """Return a number of things that follow, each of which takes at least a length."""

@@ -14,7 +14,6 @@ last commit, and damages nothing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, TypeVar
@@ -27,6 +26,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from twisted_wasmproxy.cache.clock import CLOCK
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.disk_changes import Changed, Purged, TooFarBehind, vary_of
@@ -240,7 +240,7 @@ class DiskStore:
         return Deferred.fromCoroutine(self._purge(selection, soft))
 
     async def _purge(self, selection: Selection, soft: bool) -> int:
-        now = time.time() if soft else 0.0
+        now = CLOCK.now() if soft else 0.0
         notice = Purged(self.process, selection, now).pack()
         purged = 0
         after: bytes | None = b""

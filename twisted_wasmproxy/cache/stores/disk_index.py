@@ -6,13 +6,13 @@ from the oldest to the latest and takes those that were not used since it came b
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import lmdb
 
+from twisted_wasmproxy.cache.clock import ticks
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.disk_layout import (
@@ -277,14 +277,15 @@ class Change:
 
         With `pressure` those whose grace has not passed go too.
         """
-        due = None if pressure else int((time.time() - GRACE) * 1000)
+        due = None if pressure else int((ticks() - GRACE) * 1000)
         rows: list[tuple[bytes, int]] = []
         with self.txn.cursor(self.index.doomed) as cursor:
             more = cursor.first()
             while more and len(rows) < budget:
                 row = cursor.key()
                 when, blob = ID.unpack(row[: ID.size])[0], ID.unpack(row[ID.size :])[0]
-                if due is not None and due < when <= due + 10 * GRACE * 1000:  # what is later was by a wrong clock
+                # What is much later was doomed before the machine started.
+                if due is not None and due < when <= due + 10 * GRACE * 1000:
                     break
                 if blob not in held:
                     rows.append((row, blob))
@@ -464,7 +465,7 @@ class Change:
             self._doom(blob, record)
 
     def _doom(self, blob: int, record: Blob) -> None:
-        record.doomed = max(1, int(time.time() * 1000))
+        record.doomed = max(1, int(ticks() * 1000))
         self.txn.put(ID.pack(record.doomed) + ID.pack(blob), b"-", db=self.index.doomed)
         self.totals.live -= min(record.cost, self.totals.live)
         self.totals.doomed += record.cost

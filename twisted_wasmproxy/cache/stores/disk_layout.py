@@ -10,7 +10,7 @@
 | `blobs`   | blob id                            | `Blob`                                                    |
 | `chunks`  | blob id, number of the chunk       | checksum, content                                         |
 | `pending` | blob id                            | nothing: it is being written                              |
-| `doomed`  | when (milliseconds), blob id       | nothing: in no entry any more, to be freed                |
+| `doomed`  | when (ms of `ticks`), blob id      | nothing: in no entry any more, to be freed                |
 
 Content lies in *blobs*, written once from one position on, in chunks of `CHUNK` bytes. An entry has *segments*:
 stretches of blobs. So a response that completes a partial one takes over its blobs without a copy, and a freshened one
@@ -52,7 +52,7 @@ __all__ = [
     "url_key",
 ]
 
-MAGIC = b"twisted-wasmproxy cache 1"
+MAGIC = b"twisted-wasmproxy cache 2"
 """Changes with anything in this file or in `codec`."""
 
 TABLES = (b"meta", b"entries", b"order", b"urls", b"tags", b"blobs", b"chunks", b"pending", b"doomed")

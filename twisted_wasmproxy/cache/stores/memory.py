@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,14 +9,17 @@ from operator import attrgetter, itemgetter
 
 from zope.interface import implementer
 
+from twisted_wasmproxy.cache.clock import CLOCK, Clock
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError, StoreFull
+from twisted_wasmproxy.cache.keys import shown_key
 from twisted_wasmproxy.cache.selection import matches
+from twisted_wasmproxy.cache.status import LONGEST_KEY
 from twisted_wasmproxy.cache.stores.pieces import Pieces, merged
 from twisted_wasmproxy.cache.stores.s3fifo import MOST, S3FIFO
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.interfaces import ICacheStore, IStoredResponse, IStoreWriter
 
-__all__ = ["MemoryResponse", "MemoryStore", "MemoryWriter"]
+__all__ = ["MemoryResponse", "MemoryStore", "MemoryWriter", "charge"]
 
 WHOLE = 1024 * 1024
 """Complete content up to so many bytes is kept in one piece, to be written in one call."""
@@ -41,6 +43,8 @@ def _fields_charge(headers: Headers) -> int:
 def charge(head: StoredHead) -> int:
     """Return the bytes that a stored response takes beside its content."""
     size = RESPONSE_CHARGE + len(head.key) + len(head.url) + _fields_charge(head.headers)
+    if len(head.key) <= LONGEST_KEY:
+        size += 2 * len(shown_key(head.key))  # Cache-Status and its serialisation
     if head.trailers is not None:
         size += _fields_charge(head.trailers)
     for name, value in head.vary:
@@ -201,9 +205,10 @@ class MemoryStore:
     evicted does not count.
     """
 
-    def __init__(self, capacity: int, largest: int) -> None:
+    def __init__(self, capacity: int, largest: int, clock: Clock = CLOCK) -> None:
         self._capacity = capacity
         self._largest = largest
+        self._clock = clock
         self._writable = max(capacity // 2, min(largest, capacity))
         self._writers: set[MemoryWriter] = set()
         self._evictions = 0
@@ -303,7 +308,7 @@ class MemoryStore:
         for writer in self._writers:
             writer.doomed = writer.doomed or matches(selection, writer.head)
         selected = list(self._selected(selection))
-        now = time.time()
+        now = self._clock.now()
         for stored in selected:
             if soft:
                 self._replace(stored, MemoryResponse(stored.head.replaced(purged=now), stored.content))

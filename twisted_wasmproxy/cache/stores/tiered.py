@@ -19,6 +19,7 @@ from zope.interface import implementer
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.disk_changes import Changed, Purged
+from twisted_wasmproxy.cache.stores.memory import charge
 from twisted_wasmproxy.cache.stores.shared import SharedStore
 from twisted_wasmproxy.cache.stores.tiered_response import FromDisk, TieredWriter, later
 from twisted_wasmproxy.interfaces import ICacheStore, IStoredResponse, IStoreWriter
@@ -30,12 +31,15 @@ T = TypeVar("T")
 
 BEHIND = 1000
 """Commits that wait for the disk; of more, it gets none that memory keeps."""
+BEHIND_SIZE = 64 * 1024 * 1024
+"""Bytes of them, if they are several."""
 COPIES = 4
 """Responses that are copied into memory at once."""
 COPY_SIZE = 256 * 1024
 OTHERS_SIZE = 4 * 1024 * 1024
 """Bytes for what is remembered of variants that are on the disk only."""
-_HEAD_CHARGE = 2048
+_KEY_CHARGE = 512
+_WRAPPER_CHARGE = 1024
 
 
 @implementer(ICacheStore)
@@ -55,7 +59,7 @@ class TieredStore:
         self._largest = memory_largest
         self._behind: dict[bytes, list[tuple[IStoredResponse, Deferred[None]]]] = {}
         """By key: what is in memory, if that has not evicted it, and will be on disk."""
-        self._commits = 0
+        self._commits = self._behind_size = 0
         self._removing: dict[bytes, list[StoredHead]] = {}
         """By key: what is to be removed from the disk."""
         self._pending: set[Deferred[None]] = set()
@@ -101,7 +105,7 @@ class TieredStore:
             return found
         if found:
             if self._shared is not None:
-                self._shared.touch(key)
+                self._shared.touch(found[0].head.key)  # which is kept anyway, other than `key`
             for stored in found:  # a generator would cost as much as all the rest
                 if stored.head.vary:
                     break
@@ -163,7 +167,7 @@ class TieredStore:
 
     @staticmethod
     def _charge(others: tuple[FromDisk, ...]) -> int:
-        return _HEAD_CHARGE + sum(_HEAD_CHARGE + len(stored.body or b"") for stored in others)
+        return _KEY_CHARGE + sum(_WRAPPER_CHARGE + charge(stored.head) + len(stored.body or b"") for stored in others)
 
     def create(
         self, head: StoredHead, size: int | None, base: IStoredResponse | None, start: int
@@ -189,7 +193,8 @@ class TieredStore:
             if disk is not None:
                 disk.abort()
             return
-        if disk is not None and self._commits >= BEHIND:
+        size = charge(head) + stored.size
+        if disk is not None and (self._commits >= BEHIND or (self._commits and self._behind_size + size > BEHIND_SIZE)):
             self.dropped += 1
             disk.abort()
             disk = None
@@ -204,9 +209,11 @@ class TieredStore:
         if findable:
             self._behind.setdefault(key, []).append(item)
         self._commits += 1
+        self._behind_size += size
 
         def ended(result: object) -> None:
             self._commits -= 1
+            self._behind_size -= size
             behind = self._behind.get(key, [])
             if item in behind:
                 behind.remove(item)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes
 
 from twisted_wasmproxy.config.model import CacheKeyConfig
+from twisted_wasmproxy.http.authority import DEFAULT_PORTS
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request
 
@@ -15,7 +16,6 @@ __all__ = ["ANY_HOST", "KeyMaker", "normalized_url", "shown_key", "split_url", "
 ANY_HOST = b"*"
 """Stands for the host in the URLs of a rule whose key has none: `http://*/path` is what a purge names."""
 
-_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 _MOST_ORIGINS = 1024
 
 _AUTHORITY_END = re.compile(rb"[/?#]")
@@ -106,7 +106,7 @@ def normalized_url(scheme: bytes, authority: bytes, path: bytes) -> bytes:
     if _AUTHORITY_END.search(authority):
         authority = _AUTHORITY_END.sub(_percent_encoded, authority)
     if b":" in authority:
-        authority = authority.removesuffix(_DEFAULT_PORTS.get(scheme, b":")).removesuffix(b":")
+        authority = authority.removesuffix(DEFAULT_PORTS.get(scheme, b":")).removesuffix(b":")
     if path[:1] != b"/":
         path = b"" if path == b"*" else b"/" + path
     if b"#" in path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response, SharedResponse
-from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError
+from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError, StreamFault
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.attributes import attribute
@@ -28,6 +28,7 @@ from twisted_wasmproxy.transaction.local import LocalReply
 from twisted_wasmproxy.transaction.purge import purge
 from twisted_wasmproxy.transaction.route import Route, TunnelRoute, route
 from twisted_wasmproxy.transaction.states import TRANSITIONS, Hook, State
+from twisted_wasmproxy.transaction.target import normalized
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.cache.client import Source
@@ -163,14 +164,26 @@ class Transaction:
 
     def start(self) -> None:
         """Begin with the request head."""
+        if self._begun():
+            self._read_head()
+
+    def refuse(self, reply: LocalReply) -> None:
+        """Begin, and answer a client that may not ask anything: no filter is shown the request."""
+        if self._begun():
+            self.local_reply(reply)
+
+    def _begun(self) -> bool:
+        """Enter the transaction; return whether it goes on."""
         proxy = self.proxy
         proxy.transactions.add(self)
         self._watched = proxy.traced or (self.chain is not None and bool(self.chain.hooks))
         if self._watched:
             self._hook(Hook.TXN_START)
             self._hook(Hook.READ_REQUEST_HDR)
-            if self._settled:
-                return
+            return not self._settled
+        return True
+
+    def _read_head(self) -> None:
         end = self.request_ended
         chain = self.chain
         if not end and b"expect" in self.request.headers and not self._accept_expectation():
@@ -268,6 +281,9 @@ class Transaction:
         return attribute(self, path)
 
     def request_head_passed(self, end_stream: bool) -> None:
+        if self.chain is not None and not normalized(self.request):
+            self.local_reply(local.error(500, "a filter has made a URI that is none", b"invalid_request_head"))
+            return
         if self._watched:
             self._hook(Hook.PRE_REMAP)
             if self._settled:
@@ -308,11 +324,8 @@ class Transaction:
         found = self._route
         assert found is not None
         proxy = self.proxy
-        connection = self.stream.connection
-        peer = connection.peer
-        outgoing = proxy.forwarder.outgoing(
-            request, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
-        )
+        peer = self.stream.connection.peer
+        outgoing = proxy.forwarder.outgoing(request, found.path, peer[0] if peer is not None else None, self.forward)
         fetch = Fetch(
             consumer,
             outgoing,
@@ -448,7 +461,9 @@ class Transaction:
             self.break_off(b"upstream:" + error.fault.name.lower().encode())
         else:
             cause = str(error)
-            if not self.forward:
+            if error.fault is StreamFault.DENIED:
+                cause = "this destination may not be reached"  # its addresses are for the log
+            elif not self.forward:
                 cause = self.proxy.upstreams.cluster(self.upstream_name.decode()).without_servers(cause)
             self.local_reply(local.from_fault(error, cause))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
+from twisted_wasmproxy.config.expressions import Expression
 from twisted_wasmproxy.interfaces import Phase
 
 __all__ = [
@@ -316,7 +316,7 @@ class RemapConfig:
     """Host without port, without case; `*.example.com` for any name below."""
     path: str | None = None
     """Prefix of the path."""
-    regex: re.Pattern[bytes] | None = None
+    regex: Expression | None = None
     """Searched from the start in `path?query`; its groups are `$1`... in `rewrite` and `redirect.to`."""
     methods: tuple[str, ...] = ()
     upstream: str | None = None

@@ -109,7 +109,8 @@ def split_target(method: bytes, target: bytes, secure: bool) -> tuple[bytes, byt
         return (b"https" if secure else b"http"), None, target
     if method == b"CONNECT":
         authority = normal_authority(target)
-        if authority is None or not target.rpartition(b":")[2].isdigit():
+        host, _, port = target.rpartition(b":")
+        if authority is None or not host or not port.isdigit():
             raise MessageError(400, "the target of CONNECT must be host:port")
         return b"", authority, b""
     if b"#" in target:

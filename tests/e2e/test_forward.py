@@ -64,6 +64,7 @@ def test_absolute_form_requests_reach_the_origin_that_they_name(tmp_path: Path) 
                 client.send(
                     f"{method} http://127.0.0.1:{origin.port}/p?q HTTP/1.1\r\nHost: ignored\r\n".encode()
                     + b"Proxy-Authorization: Basic c2VjcmV0\r\nProxy-Connection: keep-alive\r\n"
+                    + b"X-Forwarded-Host: evil.test\r\nX-Forwarded-Proto: gopher\r\n"
                     + b"Content-Length: 2\r\n\r\nhi"
                 )
                 assert client.response()[2] == f"{method} /p?q hi".encode()
@@ -74,7 +75,7 @@ def test_absolute_form_requests_reach_the_origin_that_they_name(tmp_path: Path) 
         lines = dict(origin.seen[0]["lines"])
         assert lines[b"host"] == b"127.0.0.1:%d" % origin.port
         assert lines[b"x-forwarded-for"] == b"127.0.0.1"
-        assert not {b"proxy-authorization", b"proxy-connection", b"x-forwarded-host"} & set(lines)
+        assert not {b"proxy-authorization", b"proxy-connection", b"x-forwarded-host", b"x-forwarded-proto"} & set(lines)
         assert len({seen["connection"] for seen in origin.seen[:4]}) == 1
 
 

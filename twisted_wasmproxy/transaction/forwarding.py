@@ -31,12 +31,12 @@ class Forwarder:
         lists = {b"via"} if self._via is not None else set()
         if self._x_forwarded:
             lists.add(b"x-forwarded-for")
+            # As a forward proxy they are not said at all: what a client makes of them would be in no cache key.
+            lists |= {b"x-forwarded-proto", b"x-forwarded-host"}
         if self._forwarded:
             lists.add(b"forwarded")
         self._written_forward = frozenset({*lists, b"proxy-authorization"})
-        self._written_reverse = frozenset(
-            {*lists, b"x-forwarded-proto", b"x-forwarded-host"} if self._x_forwarded else lists
-        )
+        self._written_reverse = frozenset(lists)
 
     def is_loop(self, request: Request) -> bool:
         """Return whether the request has been through this very proxy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, DeferredList
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from twisted_wasmproxy.upstream.upstreams import Upstreams
 
 __all__ = ["Proxy"]
+
+_SLASH: Final = 0x2F
 
 
 class Proxy:
@@ -97,7 +99,7 @@ class Proxy:
 
         def handle(stream: ServerStream, end_stream: bool) -> RequestReceiver:
             request = stream.request
-            if told or request.target[:1] != b"/":  # else the codec has taken the connection's
+            if told or request.target[0] != _SLASH:  # else the codec has taken the connection's
                 request.scheme = scheme_of(stream)
             if b":" in request.authority:
                 request.authority = without_default_port(request.authority, request.scheme)

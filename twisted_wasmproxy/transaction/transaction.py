@@ -164,26 +164,14 @@ class Transaction:
 
     def start(self) -> None:
         """Begin with the request head."""
-        if self._begun():
-            self._read_head()
-
-    def refuse(self, reply: LocalReply) -> None:
-        """Begin, and answer a client that may not ask anything: no filter is shown the request."""
-        if self._begun():
-            self.local_reply(reply)
-
-    def _begun(self) -> bool:
-        """Enter the transaction; return whether it goes on."""
         proxy = self.proxy
         proxy.transactions.add(self)
         self._watched = proxy.traced or (self.chain is not None and bool(self.chain.hooks))
         if self._watched:
             self._hook(Hook.TXN_START)
             self._hook(Hook.READ_REQUEST_HDR)
-            return not self._settled
-        return True
-
-    def _read_head(self) -> None:
+            if self._settled:
+                return
         end = self.request_ended
         chain = self.chain
         if not end and b"expect" in self.request.headers and not self._accept_expectation():
@@ -192,6 +180,11 @@ class Transaction:
             chain.request.headers(end)
         else:
             self.request_head_passed(end)
+
+    def refuse(self, reply: LocalReply) -> None:
+        """Answer, instead of `start`, a client that may not ask anything: no filter is shown the request."""
+        self.proxy.transactions.add(self)
+        self.local_reply(reply)
 
     def _accept_expectation(self) -> bool:
         """RFC 9110 section 10.1.1: pass the expectation on, unless a filter must see the content first."""
@@ -281,13 +274,13 @@ class Transaction:
         return attribute(self, path)
 
     def request_head_passed(self, end_stream: bool) -> None:
-        if self.chain is not None and not normalized(self.request):
-            self.local_reply(local.error(500, "a filter has made a URI that is none", b"invalid_request_head"))
-            return
         if self._watched:
             self._hook(Hook.PRE_REMAP)
             if self._settled:
                 return
+        if self.chain is not None and not normalized(self.request):
+            self.local_reply(local.error(500, "a filter has made a URI that is none", b"invalid_request_head"))
+            return
         found = route(self)
         if self._watched:
             self._hook(Hook.POST_REMAP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twisted_wasmproxy.config.model import AccessConfig
@@ -149,7 +149,7 @@ def test_own_listeners_are_out_of_reach_though_their_address_is_allowed():
     own.replace([("127.0.0.1", 8080), ("0.0.0.0", 8081), ("::", 8082), ("::1", 8083)], [("127.0.0.5", 9000)])
     allow = (ip_network("0.0.0.0/0"), ip_network("::/0"))
     access = Access(AccessConfig(allow_destinations=allow), own.is_any)
-    for address in ("127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "::"):
+    for address in ("127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "::", "64:ff9b::7f00:1"):
         assert not access.destination_allowed(address, 8080)
     for address in (
         "127.0.0.1",
@@ -179,6 +179,7 @@ def test_nothing_raises(text: str):
     access.destination_allowed(text, 80)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses().map(str), st.integers(1, 65535))
 def test_every_address_is_judged(address: str, port: int):
     own = OwnListeners()

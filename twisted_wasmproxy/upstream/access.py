@@ -90,7 +90,9 @@ class Access:
         for form in _forms(destination):
             if _contains(self._denied, form) and not _contains(self._config.allow_destinations, form):
                 return False
-        return not self._own(str(destination), port)
+            if self._own(str(form), port):
+                return False
+        return True
 
 
 class Peers:

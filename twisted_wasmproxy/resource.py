@@ -1,9 +1,10 @@
 """`WasmProxyResource`: the proxy as a `twisted.web` resource, to mount beside others in somebody's `Site`.
 
-Everything after the listener is the same as under `twistd wasmproxy`: rules, filters, upstreams. twisted.web decides
-what reaches it: a request body is complete (and wherever twisted.web keeps it) before the transaction starts, request
+Everything after the listener is the same as under `twistd wasmproxy`: rules, filters, upstreams; and a request head is
+judged by the reader of a listener, so what that refuses is refused here. twisted.web decides what reaches it: a request
+body is complete (and wherever twisted.web keeps it) before the transaction starts, a folded line is one line, request
 trailers are not seen, and 1xx answers, response trailers and upgrades cannot be sent. Of the file's limits and times
-those hold that are not about connections: `body` and `buffer`, `idle` for origins, `drain`.
+those hold that are not about connections: those of the head, `body` and `buffer`, `idle` for origins, `drain`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from zope.interface import implementer
 
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.headers import Headers
-from twisted_wasmproxy.http.http1.syntax import MessageError, split_target
+from twisted_wasmproxy.http.http1.head import RequestHead, RequestLimits
+from twisted_wasmproxy.http.http1.syntax import MessageError
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import RequestReceiver, ServerStream, StreamError, StreamFault
 
@@ -33,19 +35,8 @@ __all__ = ["WasmProxyResource"]
 
 _ids = count(1)
 
-_HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-        b"host",
-        b"expect",
-    }
-)
-"""What does not get into a message (see http/messages.py); Expect has been met by twisted.web already."""
+_MET = frozenset([b"expect", b"transfer-encoding", b"upgrade"])
+"""What twisted.web has met already, or cannot meet."""
 
 _PIECE = 64 * 1024
 
@@ -71,11 +62,13 @@ class WasmProxyResource(Resource):
         if proxy is not self._proxy:  # the first request, or the first after a reload
             self._proxy = proxy
             self._listener = ListenerConfig(endpoint="", limits=proxy.config.limits, timeouts=proxy.config.timeouts)
+        connection = _Connection(request)
         try:
-            stream = _WebStream(request)
+            stream = _WebStream(request, connection, self._listener.limits)
             if 0 < self._listener.limits.body < stream.bytes_received:
                 raise MessageError(413, "the request content is too long")
         except MessageError as error:
+            proxy.refused(connection, error.status, str(error))
             request.setResponseCode(error.status)
             request.write(str(error).encode() + b"\n")
             request.finish()
@@ -100,12 +93,34 @@ def _address(address: object) -> tuple[str, int] | None:
     return (host, port) if isinstance(host, str) and isinstance(port, int) else None
 
 
+def _read_head(web: WebRequest, secure: bool, size: int, limits: RequestLimits) -> Request:
+    """Return the head of a request whose content has `size` bytes, as a listener reads it. Raises MessageError."""
+    version = web.clientproto
+    later = not version.startswith(b"HTTP/1.")
+    if later and web.uri[:1] not in (b"/", b"*"):  # RFC 9113 section 8.3.1
+        raise MessageError(400, "invalid request target")
+    lines = [web.method + b" " + web.uri + b" " + (b"HTTP/1.1" if later else version)]
+    for name, values in web.requestHeaders.getAllRawHeaders():
+        if name.lower() not in _MET:
+            lines += [name + b": " + value for value in values]
+    if size and not web.requestHeaders.hasHeader(b"content-length"):  # it came chunked; its length is known now
+        lines.append(b"Content-Length: %d" % size)
+    head = RequestHead(limits, secure)
+    data = b"\r\n".join([*lines, b"", b""])
+    if head.feed(data) != len(data):
+        raise MessageError(400, "invalid request head")
+    if later:
+        head.request.version = version.removeprefix(b"HTTP/")
+    return head.request
+
+
 @implementer(IPushProducer)
 class _WebStream:
     """`ServerStream` on a twisted.web request, and the producer of its answer."""
 
-    def __init__(self, request: WebRequest) -> None:
-        self.connection = _Connection(request)
+    def __init__(self, request: WebRequest, connection: _Connection, limits: RequestLimits) -> None:
+        """Raises MessageError for a head that a listener refuses too."""
+        self.connection = connection
         content = request.content
         assert content is not None
         self._content = content
@@ -121,24 +136,7 @@ class _WebStream:
         self._fed = False
         self._length: int | None = None
         request.defaultContentType = None  # an answer has the type that its origin gave it, or none
-        headers = Headers()
-        named = {
-            token.strip().lower()
-            for value in request.requestHeaders.getRawHeaders(b"connection", [])
-            for token in value.split(b",")
-        }
-        for name, values in request.requestHeaders.getAllRawHeaders():
-            if name.lower() not in _HOP_BY_HOP and name.lower() not in named:
-                for value in values:
-                    headers.add(name, value)
-        if self.bytes_received and b"content-length" not in headers:  # it came chunked; its length is known now
-            headers.add(b"Content-Length", b"%d" % self.bytes_received)
-        version = request.clientproto.removeprefix(b"HTTP/")
-        target = request.uri
-        scheme, authority, path = split_target(request.method, target, self.connection.secure)
-        if authority is None:
-            authority = request.getHeader(b"host") or b""
-        self.request = Request(request.method, scheme, authority, path, headers, version, target=target)
+        self.request = _read_head(request, connection.secure, self.bytes_received, limits)
 
     def start(self, handler: Callable[[ServerStream, bool], RequestReceiver]) -> None:
         """Hand over the request, and then its body."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import LogLevel
@@ -32,6 +33,7 @@ from twisted_wasmproxy.proxywasm.abi import LogLevel as WasmLevel
 from twisted_wasmproxy.proxywasm.host import WasmHost
 from twisted_wasmproxy.runtimes.code_cache import CodeCache, default_folder
 from twisted_wasmproxy.transaction.proxy import Proxy
+from twisted_wasmproxy.upstream.own import OwnListeners
 from twisted_wasmproxy.upstream.upstreams import Upstreams
 
 __all__ = ["ProxyService", "StartError"]
@@ -52,6 +54,13 @@ _WASM_LEVELS = {
 
 def _wasm_level(namespace: str) -> WasmLevel:
     return _WASM_LEVELS[logs.level_of(namespace)]
+
+
+def _addresses(servers: Iterable[Listener | AdminServer]) -> Iterator[tuple[str, int]]:
+    for server in servers:
+        address = server.port.getHost() if server.port is not None else None
+        if isinstance(address, IPv4Address | IPv6Address):
+            yield address.host, address.port
 
 
 class StartError(Exception):
@@ -76,6 +85,7 @@ class ProxyService(Service):
         self.config = config
         self._reactor = reactor
         self._listeners: dict[str, Listener] = {}
+        self._own = OwnListeners()
         self._host: WasmHost | None = None
         self._filters: FilterSet | None = None
         self._prepared: FilterSet | None = None
@@ -163,6 +173,11 @@ class ProxyService(Service):
                 listener = Listener(config, self._reactor)
                 self._bound(listener.open())
                 self._listeners[config.endpoint] = listener
+        self._note_own(self._listeners.values(), self._admin)
+
+    def _note_own(self, listeners: Iterable[Listener], *admins: AdminServer | None) -> None:
+        """Tell the access rules of forward listeners what is listened on."""
+        self._own.replace(_addresses(listeners), _addresses(admin for admin in admins if admin is not None))
 
     def _bound(self, opening: Deferred[None]) -> None:
         failures: list[Failure] = []
@@ -193,7 +208,7 @@ class ProxyService(Service):
             raise StartError(str(wrong)) from wrong
         traced = logs.level_of(TRACE_NAMESPACE) <= LogLevel.debug
         client, origin = filters.slots(Phase.CLIENT), filters.slots(Phase.ORIGIN)
-        return Proxy(config, self._reactor, upstreams, client, origin, access_logs, traced, cache)
+        return Proxy(config, self._reactor, upstreams, client, origin, access_logs, traced, cache, self._own)
 
     def _make_cache(self, config: CacheConfig | None, previous: Cache | None) -> Cache | None:
         """Return the cache of a configuration: the present one, where its store is to stay as it is.
@@ -245,6 +260,7 @@ class ProxyService(Service):
                 if config.admin is not None:
                     admin = opened_admin = AdminServer(config.admin, self._reactor)
                     await admin.open()
+            self._note_own([*self._listeners.values(), *opened], self._admin, opened_admin)
             if not self.running:
                 raise StartError("stopped meanwhile")
             old, old_filters = self.proxy, self._filters
@@ -256,6 +272,7 @@ class ProxyService(Service):
                 listener.close()
             if opened_admin is not None:
                 opened_admin.close()
+            self._note_own(self._listeners.values(), self._admin)
             if isinstance(wrong, (FilterError, ListenError, AdminError)):
                 raise StartError(str(wrong)) from wrong
             raise
@@ -272,6 +289,7 @@ class ProxyService(Service):
         self._admin = admin
         if admin is not None:
             admin.use(new.cache)
+        self._note_own(self._listeners.values(), admin)
         self.config = config
         self._proxy, self._filters = new, filters
         self._host.refresh_log_levels()

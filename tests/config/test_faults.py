@@ -69,6 +69,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         ("limits: {body: -1}", "limits.body", "must be a size in bytes such as 65536, 64KiB or 10MB, not '-1'"),
         ("limits: {body: [1]}", "limits.body", "must be a size in bytes such as 65536, 64KiB or 10MB, not a list"),
         ("limits: {header_bytes: 10B}", "limits.header_bytes", "must be at least 256 bytes"),
+        ("limits: {underscores: keep}", "limits.underscores", "must be one of drop, refuse, pass, not 'keep'"),
         ("timeouts: {idle: soon}", "timeouts.idle", "must be a time such as 30s, 1.5, 500ms or 5m, not 'soon'"),
         ("timeouts: {idle: .inf}", "timeouts.idle", "must be a time such as 30s, 1.5, 500ms or 5m, not '.inf'"),
         ("timeouts: {idle: 3weeks}", "timeouts.idle", "unknown unit 'weeks'; known: ms, s, m, h, d"),
@@ -380,3 +381,32 @@ def test_faults_in_a_plugin_file_name_that_file(tmp_path: Path) -> None:
         "b.yaml:1: is not a Traffic Server plugin file: its first key must be 'config'",
         "c.yaml:2: is not valid YAML: while parsing a flow node: expected the node content, but found '<stream end>'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("listener", "key", "text"),
+    [
+        (
+            "mode: forward, trusted_proxies: [127.0.0.1]",
+            "trusted_proxies",
+            "belongs to a listener of mode: reverse; here the client names the scheme",
+        ),
+        ("trusted_proxies: 127.0.0.1", "trusted_proxies", "must be a list, not '127.0.0.1'"),
+        ("trusted_proxies: [unix]", "trusted_proxies[0]", "is not a network: 'unix' does not appear to be an IPv4 or"),
+        ("trusted_proxies: [[unix]]", "trusted_proxies[0]", "must be a network such as 10.0.0.0/8 or ::1, not a list"),
+        ("access: {}", "access", "belongs to a listener of mode: forward"),
+        (
+            "mode: forward, access: {allow_own_listeners: 1}",
+            "access.allow_own_listeners",
+            "must be true or false, not '1'",
+        ),
+        (
+            "mode: forward, access: {allow_destinations: [localhost]}",
+            "access.allow_destinations[0]",
+            "is not a network: 'localhost' does not appear to be an IPv4 or",
+        ),
+    ],
+)
+def test_a_fault_in_who_is_trusted_and_what_is_reached(tmp_path: Path, listener: str, key: str, text: str) -> None:
+    (problem,) = problems(tmp_path, "listeners: [{endpoint: 'tcp:1', " + listener + "}]\n")
+    assert problem.startswith(f"proxy.yaml:1: listeners[0].{key}: {text}")

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,13 @@ def test_writing_out_every_default_of_limits_and_timeouts_changes_nothing(tmp_pa
     }
     found = loaded(tmp_path, MINIMAL + "\n".join(f"{key}: {json.dumps(value)}" for key, value in listed.items()))
     assert without_locations(found) == without_locations(config.load(write(tmp_path, MINIMAL)))
+
+
+def test_trusted_proxies_are_networks_and_unix_sockets(tmp_path: Path) -> None:
+    listeners = "[{endpoint: 'tcp:1', trusted_proxies: [10.0.0.0/8, '::1', 'unix:']}, {endpoint: 'tcp:2'}]"
+    found = loaded(tmp_path, f"listeners: {listeners}")
+    assert found.listeners[0].trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"), None)
+    assert found.listeners[1].trusted_proxies == ()
 
 
 def test_a_forward_listener_has_safe_access_rules_unless_told_otherwise(tmp_path: Path) -> None:

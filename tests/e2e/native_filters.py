@@ -104,3 +104,37 @@ def _length(stream: Any) -> Any:
 
 
 length = Factory("length", _length)
+
+
+class URIFilter(PassingFilter):
+    """Sets the parts of the URI that `X-Set-Scheme`, `-Authority` and `-Path` of the request name."""
+
+    request_body = response_body = None  # type: ignore[assignment]
+
+    def request_headers(self, end_stream: bool) -> Action:
+        request = self.stream.request
+        for part in ("scheme", "authority", "path"):
+            value = request.headers.get(b"x-set-" + part.encode())
+            if value is not None:
+                setattr(request, part, value)
+        return Action.CONTINUE
+
+
+uri = Factory("uri", URIFilter)
+
+
+class TrailersFilter(PassingFilter):
+    """Adds trailers both ways, some of which may be none."""
+
+    def request_trailers(self) -> Action:
+        self.stream.request_trailers.add(b"Authorization", b"filter")
+        self.stream.request_trailers.add(b"X-Filter", b"1")
+        return Action.CONTINUE
+
+    def response_trailers(self) -> Action:
+        self.stream.response_trailers.add(b"Set-Cookie", b"filter")
+        self.stream.response_trailers.add(b"X-Filter", b"1")
+        return Action.CONTINUE
+
+
+trailers = Factory("trailers", TrailersFilter)

@@ -305,7 +305,7 @@ def test_every_form_of_target(pair: Pair) -> None:
         assert client.response()[0] == 405
     assert refused == 400
     # RFC 9112 section 3.2.2: the authority of the target replaces Host.
-    assert dict(pair.origin.seen[0]["lines"])[b"host"] == b"Named.test:81"
+    assert dict(pair.origin.seen[0]["lines"])[b"host"] == b"named.test:81"
 
 
 @pytest.mark.parametrize("method", ["G", "QUERY", "PROPFIND", "M-SEARCH", "x!#$%&'*+-.^_`|~9", "A" * 300])

@@ -209,7 +209,7 @@ def test_a_tunnel_ends_with_the_limit_too(tmp_path: Path) -> None:
                 {
                     "endpoint": f"tcp:{port}:interface=127.0.0.1",
                     "mode": "forward",
-                    "access": {"connect_ports": []},
+                    "access": {"connect_ports": [], "allow_destinations": ["127.0.0.1"]},
                     "timeouts": {"drain": 0.5},
                 }
             ]

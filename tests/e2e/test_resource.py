@@ -191,6 +191,77 @@ def test_a_site_may_be_nothing_but_the_proxy_and_serve_a_unix_socket(mounted: Mo
     assert dict(mounted.origin.seen[0]["lines"])[b"host"] == b"named.test"
 
 
+MALFORMED = {
+    "userinfo in Host": b"GET /app/ HTTP/1.1\r\nHost: evil@v.example\r\n\r\n",
+    "two Hosts": b"GET /app/ HTTP/1.1\r\nHost: a\r\nHost: v.example\r\n\r\n",
+    "no Host": b"GET /app/ HTTP/1.1\r\nX: 1\r\n\r\n",
+    "a path in Host": b"GET /app/ HTTP/1.1\r\nHost: a/b@v\r\n\r\n",
+    "a list in Host": b"GET /app/ HTTP/1.1\r\nHost: a,b\r\n\r\n",
+    "a query in Host": b"GET /app/ HTTP/1.1\r\nHost: a?b\r\n\r\n",
+    "a fragment in Host": b"GET /app/ HTTP/1.1\r\nHost: a#b\r\n\r\n",
+    "a backslash in Host": b"GET /app/ HTTP/1.1\r\nHost: a\\b\r\n\r\n",
+    "a space in Host": b"GET /app/ HTTP/1.1\r\nHost: a b\r\n\r\n",
+    "IDNA bytes in Host": "GET /app/ HTTP/1.1\r\nHost: b\u00fccher.example\r\n\r\n".encode(),
+    "no port in Host": b"GET /app/ HTTP/1.1\r\nHost: a:b\r\n\r\n",
+    "a large port in Host": b"GET /app/ HTTP/1.1\r\nHost: a:99999\r\n\r\n",
+    "a port alone in Host": b"GET /app/ HTTP/1.1\r\nHost: :80\r\n\r\n",
+    "half an IPv6 address": b"GET /app/ HTTP/1.1\r\nHost: [::1\r\n\r\n",
+    "a zone in Host": b"GET /app/ HTTP/1.1\r\nHost: [fe80::1%25eth0]\r\n\r\n",
+    "userinfo in the target": b"GET http://u@a/app/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "absolute form and a bad Host": b"GET http://a/app/ HTTP/1.1\r\nHost: a,b\r\n\r\n",
+    "a fragment in the target": b"GET /app/#x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "another scheme": b"GET ftp://a/app/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a method that is no token": b"G(T /app/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a name that is no token": b"GET /app/ HTTP/1.1\r\nHost: a\r\nX(Y: 1\r\n\r\n",
+    "a control byte": b"GET /app/ HTTP/1.1\r\nHost: a\r\nX: a\x08b\r\n\r\n",
+    "NUL": b"GET /app/ HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+    "both lengths": (
+        b"POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
+    "two lengths": b"POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "signed length": b"POST /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na",
+    "too many fields": b"GET /app/ HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 300 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_a_listener_refuses_a_site_refuses_too(mounted: Mounted, name: str) -> None:
+    for port_or_path in (mounted.port, "root.sock"):
+        if isinstance(port_or_path, int):
+            client = mounted.connect()
+        else:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(str(mounted.folder / port_or_path))
+            client = Client(sock)
+        with client:
+            client.send(MALFORMED[name])
+            try:
+                status = int(client.read_until(b"\r\n").split(b" ")[1])
+            except (AssertionError, ConnectionResetError):  # twisted.web has closed without a word
+                status = 400
+            assert status in (400, 404, 405, 431, 501), status
+    assert not mounted.origin.seen
+
+
+def test_a_site_and_a_listener_give_a_request_the_same_uri(mounted: Mounted) -> None:
+    with mounted.connect() as client:
+        client.send(
+            b"GET /app/ HTTP/1.1\r\nHost: V.Example:080\r\nX_Y: 1\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n\r\n"
+        )
+        assert client.response()[0] == 200
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(mounted.folder / "root.sock"))
+    with Client(sock) as client:
+        client.send(b"GET https://V.Example:443/app/s HTTP/1.1\r\nHost: other\r\n\r\n")
+        assert client.response()[0] == 200
+    first, second = (dict(seen["lines"]) for seen in mounted.origin.seen)
+    assert first[b"host"] == first[b"x-forwarded-host"] == b"v.example"
+    assert not {b"x_y", b"x-hop"} & set(first)
+    # The connection is no TLS, whatever the target says; so 443 is no default port.
+    assert second[b"host"] == second[b"x-forwarded-host"] == b"v.example:443"
+    assert second[b"x-forwarded-proto"] == b"http"
+
+
 def test_answers_without_content(mounted: Mounted) -> None:
     mounted.origin.reset(lambda arrival: arrival.send(b"HTTP/1.1 200 OK\r\nContent-Length: 77\r\nX-A: 1\r\n\r\n"))
     with mounted.connect() as client:

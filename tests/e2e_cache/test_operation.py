@@ -111,7 +111,13 @@ def test_without_a_cache_section_nothing_is_cached(tmp_path: Path) -> None:
 
 def forward(port: int) -> dict[str, Any]:
     return {
-        "listeners": [{"endpoint": f"tcp:{port}:interface=127.0.0.1", "mode": "forward"}],
+        "listeners": [
+            {
+                "endpoint": f"tcp:{port}:interface=127.0.0.1",
+                "mode": "forward",
+                "access": {"allow_destinations": ["127.0.0.1"]},
+            }
+        ],
         "port": port,
         "remap": [],
     }
@@ -150,7 +156,7 @@ def test_tunnels_are_not_cached(tmp_path: Path) -> None:
     options = forward(port)
     with serving(tmp_path, **options) as stand:
         config = yaml.safe_load(stand.proxy.config.read_text())
-        config["listeners"][0]["access"] = {"connect_ports": [stand.origin.port]}
+        config["listeners"][0]["access"]["connect_ports"] = [stand.origin.port]
         stand.proxy.config.write_text(yaml.safe_dump(config))
         reload(stand.proxy)
         site = stand.site()

@@ -191,7 +191,7 @@ def test_a_filter_that_refuses_its_configuration_or_is_not_there_is_told(serve: 
 
 def test_a_connect_has_its_hooks_and_no_bodies(serve: Serve, stand: Stand) -> None:
     port = free_port()
-    access = {"connect_ports": [stand.origin.port]}
+    access = {"connect_ports": [stand.origin.port], "allow_destinations": ["127.0.0.1"]}
     listeners = [{"endpoint": f"tcp:{port}:interface=127.0.0.1", "mode": "forward", "access": access}]
     with serve([native("n")], pacer="n", listeners=listeners, port=port) as forward:
         with socket.create_connection(("127.0.0.1", port), 10) as sock:

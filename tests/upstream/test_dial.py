@@ -201,7 +201,7 @@ def test_ipv6():
 
 def test_what_was_judged_is_what_is_connected_to(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("twisted_wasmproxy.upstream.resolve.Resolver.LIFETIME", 0.0)
-    access = Access(AccessConfig(deny_destinations=(ip_network("127.0.0.1/32"),)))
+    access = Access(AccessConfig(allow_destinations=(ip_network("127.0.0.2/32"),)))
     with (
         listening() as denied,
         also_listening("127.0.0.2", port_of(denied)) as allowed,
@@ -209,8 +209,8 @@ def test_what_was_judged_is_what_is_connected_to(monkeypatch: pytest.MonkeyPatch
     ):
         cluster = call(proxy.upstreams.origin, b"http", "rebinding.test", port_of(denied), access)
         error = proxy.acquire(cluster=cluster).next("error")
-        assert error.fault is StreamFault.CONNECT
-        assert str(error) == "rebinding.test: access to 127.0.0.1 is denied"
+        assert error.fault is StreamFault.DENIED
+        assert str(error) == f"rebinding.test:{port_of(denied)}: access to 127.0.0.1 is denied"
         # Allowed when it is looked up, denied when somebody would look again.
         known.addresses["rebinding.test"] = ["127.0.0.1", "127.0.0.2"]
         receiver, peer = proxy.begin(allowed, cluster=cluster)

@@ -223,20 +223,45 @@ def test_a_name_that_cannot_be_found(host: str):
     assert "host name not found" in str(error)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "0", "0.0.0.0", "2130706433", "::ffff:127.0.0.1"])
+SPELLINGS = [
+    *(
+        "127.0.0.1",
+        "localhost",
+        "LocalHost",
+        "127.1",
+        "0x7f.1",
+        "0x7f000001",
+        "0177.0.0.1",
+        "0",
+        "0.0.0.0",
+        "2130706433",
+    ),
+    *(
+        "::1",
+        "0:0:0:0:0:0:0:1",
+        "::",
+        "::ffff:127.0.0.1",
+        "::ffff:7f00:1",
+        "::127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+    ),
+]
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
 def test_a_denied_address_is_not_connected_to_under_any_name(host: str):
-    access = Access(AccessConfig(deny_destinations=(ip_network("127.0.0.0/8"), ip_network("::1/128"))))
     with listening() as server:
-        error = failure(port_of(server), host, access=access)
+        error = failure(port_of(server), host, access=Access(AccessConfig()))
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
-    assert error.fault is StreamFault.CONNECT
+    assert error.fault is StreamFault.DENIED
     assert "is denied" in str(error)
 
 
 def test_only_the_allowed_addresses_of_a_name_are_used():
-    access = Access(AccessConfig(deny_destinations=(ip_network("::/0"),)))
+    access = Access(AccessConfig(allow_destinations=(ip_network("127.0.0.0/8"),)))
     with nothing_left(), listening() as server:
         receiver = Recorder()
         opened(receiver, port_of(server), "localhost", access=access)

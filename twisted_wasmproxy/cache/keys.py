@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from urllib.parse import unquote_to_bytes
 
 from twisted_wasmproxy.config.model import CacheKeyConfig
+from twisted_wasmproxy.http.authority import normal_authority, without_default_port
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request
 
@@ -15,7 +16,6 @@ __all__ = ["ANY_HOST", "KeyMaker", "normalized_url", "shown_key", "split_url", "
 ANY_HOST = b"*"
 """Stands for the host in the URLs of a rule whose key has none: `http://*/path` is what a purge names."""
 
-_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 _MOST_ORIGINS = 256
 _MOST_PAIRS = 256
 """Parameters of a query, and cookies of a request, that are looked at; of more, all counts as it is."""
@@ -103,19 +103,22 @@ def normalized_url(scheme: bytes, authority: bytes, path: bytes) -> bytes:
     """
     if not scheme.islower():
         scheme = scheme.lower()
-    authority = authority.lower()
-    if b"@" in authority:
-        authority = authority.rpartition(b"@")[2]
-    if _AUTHORITY_END.search(authority):
-        authority = _AUTHORITY_END.sub(_percent_encoded, authority)
-    if b":" in authority:
-        authority = authority.removesuffix(_DEFAULT_PORTS.get(scheme, b":")).removesuffix(b":")
+    normal = normal_authority(authority)
+    authority = _unusual_authority(authority) if normal is None else normal
+    authority = without_default_port(authority, scheme)
     if path[:1] != b"/":
         path = b"" if path == b"*" else b"/" + path
     if b"#" in path:
         path = path.partition(b"#")[0]
     url = scheme + b"://" + authority + path
     return url.replace(b"\0", b"%00") if b"\0" in url else url
+
+
+def _unusual_authority(authority: bytes) -> bytes:
+    authority = authority.lower().rpartition(b"@")[2]
+    if _AUTHORITY_END.search(authority):
+        authority = _AUTHORITY_END.sub(_percent_encoded, authority)
+    return authority.removesuffix(b":")
 
 
 def split_url(url: bytes) -> tuple[bytes, bytes, bytes]:

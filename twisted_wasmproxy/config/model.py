@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
+from twisted_wasmproxy.config.expressions import Expression
 from twisted_wasmproxy.interfaces import Phase
 
 __all__ = [
@@ -55,7 +55,10 @@ class Location:
 
 @dataclass(frozen=True)
 class AccessConfig:
-    """Who may use a forward proxy, and for what. First match wins in each list of networks; deny before allow."""
+    """Who may use a forward proxy, and for what. First match wins in each list of networks; deny before allow.
+
+    The clients count for every request to the listener; all else for those whose origin the client names.
+    """
 
     allow_clients: tuple[Network, ...] = ()
     """Client networks; the default of the loader is loopback, link-local and private addresses."""
@@ -65,9 +68,11 @@ class AccessConfig:
     ports: tuple[int, ...] = ()
     """Ports that absolute-form requests may reach; empty for any."""
     deny_destinations: tuple[Network, ...] = ()
-    """Addresses that may not be reached, checked after the name is resolved."""
+    """Addresses that may not be reached, checked after the name is resolved; those of `access.GUARDED` besides."""
     allow_destinations: tuple[Network, ...] = ()
-    """Exceptions to deny_destinations."""
+    """Exceptions to deny_destinations, and to what is denied without it."""
+    allow_own_listeners: bool = False
+    """Whether this proxy's own listeners may be reached; the control API never may."""
     deny_hosts: tuple[str, ...] = ()
     """Host names, `*.example.com` for a domain and all below it."""
     allow_hosts: tuple[str, ...] = ()
@@ -81,6 +86,8 @@ class LimitsConfig:
     request_line: int = 16 * 1024
     header_bytes: int = 64 * 1024
     header_count: int = 200
+    underscores: Literal["drop", "refuse", "pass"] = "drop"
+    """What becomes of a request's field with an underscore in its name."""
     body: int = 0
     """Bytes of a request body, 413 beyond; 0 for no limit."""
     min_rate: int = 240
@@ -117,6 +124,8 @@ class ListenerConfig:
     mode: Literal["reverse", "forward"] = "reverse"
     access: AccessConfig = field(default_factory=AccessConfig)
     """Forward mode only."""
+    trusted_proxies: tuple[Network | None, ...] = ()
+    """Reverse mode only: peers whose X-Forwarded-Proto is the scheme of a request; None: those of a Unix socket."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
     location: Location | None = None
@@ -346,7 +355,7 @@ class RemapConfig:
     """Host without port, without case; `*.example.com` for any name below."""
     path: str | None = None
     """Prefix of the path."""
-    regex: re.Pattern[bytes] | None = None
+    regex: Expression | None = None
     """Searched from the start in `path?query`; its groups are `$1`... in `rewrite` and `redirect.to`."""
     methods: tuple[str, ...] = ()
     upstream: str | None = None

@@ -19,6 +19,7 @@ from twisted_wasmproxy.config.model import (
     AdminConfig,
     HeadersConfig,
     HealthConfig,
+    Network,
     RedirectConfig,
     RemapConfig,
     ServerConfig,
@@ -61,6 +62,7 @@ _ACCESS = Record(
         "ports": Key(ListOf(port)),
         "deny_destinations": Key(ListOf(network)),
         "allow_destinations": Key(ListOf(network)),
+        "allow_own_listeners": Key(boolean),
         "deny_hosts": Key(ListOf(host_pattern)),
         "allow_hosts": Key(ListOf(host_pattern)),
     }
@@ -71,6 +73,7 @@ LIMITS = Record(
         "request_line": Key(size(64)),
         "header_bytes": Key(size(256)),
         "header_count": Key(integer(1)),
+        "underscores": Key(choice("drop", "refuse", "pass")),
         "body": Key(size()),
         "min_rate": Key(size()),
         "connections": Key(integer(1)),
@@ -97,9 +100,19 @@ def _mode(place: Place) -> str:
     return str(choice("reverse", "forward")(place))
 
 
+def _peers(place: Place) -> Network | None:
+    """A network, or `unix:` for the peers of a Unix socket (None), as nginx writes it."""
+    if isinstance(place.node, ScalarNode) and place.node.value == "unix:":
+        return None
+    return network(place)
+
+
 def _listener(values: dict[str, Any], place: Place) -> dict[str, Any]:
-    if values.get("mode") != "forward" and "access" in values:
+    forward = values.get("mode") == "forward"
+    if not forward and "access" in values:
         place.at("access").reject("belongs to a listener of mode: forward")
+    if forward and "trusted_proxies" in values:
+        place.at("trusted_proxies").reject("belongs to a listener of mode: reverse; here the client names the scheme")
     return {**values, "location": place.location}
 
 
@@ -109,6 +122,7 @@ LISTENER = Then(
             "endpoint": Key(endpoint, required=True),
             "mode": Key(_mode),
             "access": Key(_ACCESS),
+            "trusted_proxies": Key(ListOf(_peers)),
             "limits": Key(LIMITS),
             "timeouts": Key(TIMEOUTS),
         }

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from twisted_wasmproxy.config import document
+from twisted_wasmproxy.config.expressions import Expression, compile_expression
 from twisted_wasmproxy.config.model import Network, ServerConfig
 from twisted_wasmproxy.config.reader import Parser, Place, T
 
@@ -212,13 +213,17 @@ def host_pattern(place: Place) -> str:
     return value.removesuffix(".")
 
 
-def pattern(place: Place) -> re.Pattern[bytes]:
+def pattern(place: Place) -> Expression:
     """A regular expression of Python's `re`, for bytes."""
-    value = text(place)
     try:
-        return re.compile(value.encode())
-    except (re.error, OverflowError, RecursionError) as error:
+        expression, reason = compile_expression(text(place).encode())
+    except ValueError as error:
         place.reject(f"is not a regular expression: {error}")
+    if reason:
+        place.warn(
+            f"is matched by Python's re, which for some requests may take very long: RE2 cannot serve it ({reason})"
+        )
+    return expression
 
 
 def server(place: Place) -> ServerConfig:

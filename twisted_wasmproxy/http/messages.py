@@ -44,7 +44,7 @@ class Request:
         self.scheme = scheme
         """`http` or `https`; empty for CONNECT."""
         self.authority = authority
-        """`host[:port]` as the client asked for it; may be empty (HTTP/1.0)."""
+        """`host[:port]` that the client asked for, in its normal form (see `authority`); may be empty (HTTP/1.0)."""
         self.path = path
         """Origin-form target with its query; `*` in asterisk form; empty for CONNECT."""
         self.headers = headers

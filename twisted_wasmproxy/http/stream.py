@@ -43,6 +43,8 @@ class StreamFault(Enum):
     TIMEOUT = "timeout"
     CONNECT = "connect failed"
     """No connection could be made (refused, unreachable, name not found, TLS refused)."""
+    DENIED = "destination denied"
+    """The access rules let nobody through to the address."""
     OVERLOAD = "overload"
     """A configured limit was reached (connections, queue)."""
     INTERNAL = "internal error"

@@ -31,12 +31,12 @@ class Forwarder:
         lists = {b"via"} if self._via is not None else set()
         if self._x_forwarded:
             lists.add(b"x-forwarded-for")
+            # As a forward proxy they are not said at all: what a client makes of them would be in no cache key.
+            lists |= {b"x-forwarded-proto", b"x-forwarded-host"}
         if self._forwarded:
             lists.add(b"forwarded")
         self._written_forward = frozenset({*lists, b"proxy-authorization"})
-        self._written_reverse = frozenset(
-            {*lists, b"x-forwarded-proto", b"x-forwarded-host"} if self._x_forwarded else lists
-        )
+        self._written_reverse = frozenset(lists)
 
     def is_loop(self, request: Request) -> bool:
         """Return whether the request has been through this very proxy."""
@@ -47,8 +47,8 @@ class Forwarder:
                 return True
         return False
 
-    def outgoing(self, request: Request, path: bytes, peer: str | None, secure: bool, forward: bool) -> Request:
-        """Return the request as it goes to the origin. `peer` is the client's address, `secure` whether it used TLS.
+    def outgoing(self, request: Request, path: bytes, peer: str | None, forward: bool) -> Request:
+        """Return the request as it goes to the origin. `peer` is the client's address.
 
         As a forward proxy (`forward`) the scheme and host that the client named are the origin's own, so only
         X-Forwarded-For is added, and credentials meant for this proxy go no further (RFC 9110 section 11.7.1).
@@ -65,13 +65,13 @@ class Forwarder:
             if peer is not None:
                 out.append((b"x-forwarded-for", b"X-Forwarded-For", _appended(old, b"x-forwarded-for", peer.encode())))
             if not forward:
-                out.append((b"x-forwarded-proto", b"X-Forwarded-Proto", b"https" if secure else b"http"))
+                out.append((b"x-forwarded-proto", b"X-Forwarded-Proto", request.scheme))
                 if request.authority:
                     out.append((b"x-forwarded-host", b"X-Forwarded-Host", request.authority))
         if self._forwarded:
             element = b"for=" + _node(peer)
             if not forward:
-                element += b";proto=" + (b"https" if secure else b"http")
+                element += b";proto=" + request.scheme
                 if request.authority:
                     element += b';host="' + request.authority.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
             out.append((b"forwarded", b"Forwarded", _appended(old, b"forwarded", element)))

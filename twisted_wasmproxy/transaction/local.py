@@ -47,6 +47,7 @@ _STATUS_OF_FAULT = {
     StreamFault.PROTOCOL: 502,
     StreamFault.INCOMPLETE: 502,
     StreamFault.CONNECT: 502,
+    StreamFault.DENIED: 403,
     StreamFault.TIMEOUT: 504,
     StreamFault.OVERLOAD: 503,
     StreamFault.INTERNAL: 500,

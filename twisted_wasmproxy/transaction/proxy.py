@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, DeferredList
 
 from twisted_wasmproxy.cache.coordinator import Cache
 from twisted_wasmproxy.cache.lookup import Caching
-from twisted_wasmproxy.config.model import CacheConfig, CacheRules, Configuration, ListenerConfig, RemapConfig
+from twisted_wasmproxy.config.model import (
+    AccessConfig,
+    CacheConfig,
+    CacheRules,
+    Configuration,
+    ListenerConfig,
+    RemapConfig,
+)
+from twisted_wasmproxy.http.authority import without_default_port
 from twisted_wasmproxy.http.stream import ConnectionInfo, RequestReceiver, ServerStream, StreamError
 from twisted_wasmproxy.logs import Logger
+from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.chain import Chain, FilterSlot
 from twisted_wasmproxy.transaction.forwarding import Forwarder
 from twisted_wasmproxy.transaction.record import record_of, record_of_refusal
 from twisted_wasmproxy.transaction.remap import RemapTable
+from twisted_wasmproxy.transaction.target import scheme_for
 from twisted_wasmproxy.transaction.transaction import Transaction
 from twisted_wasmproxy.upstream.access import Access
+from twisted_wasmproxy.upstream.own import OwnListeners
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.accesslog import AccessLog
@@ -27,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Proxy"]
 
 _log = Logger()
+
+_SLASH: Final = 0x2F
 
 
 class Proxy:
@@ -46,6 +60,7 @@ class Proxy:
         access_logs: Sequence[AccessLog],
         traced: bool = False,
         cache: Cache | None = None,
+        own: OwnListeners | None = None,
     ) -> None:
         self.config = config
         self.reactor = reactor
@@ -55,11 +70,15 @@ class Proxy:
         self.traced = traced
         self.remap = RemapTable(config.remap)
         self.cache = cache
-        self.caching: Caching | None = None
-        """How what forward listeners fetch uses the cache."""
+        self._own = own or OwnListeners()
         self._cachings: dict[int, Caching] = {}
         if cache is not None and config.cache is not None:
-            self.caching = _caching(cache, config.cache.rules, config.cache, b"")
+            for listener in config.listeners:
+                if listener.mode == "forward":
+                    space = _forward_space(listener.access)
+                    caching = _caching(cache, config.cache.rules, config.cache, space)
+                    if caching is not None:
+                        self._cachings[id(listener)] = caching
             for rule in config.remap:
                 caching = _caching(
                     cache, rule.cache or config.cache.rules, config.cache, (rule.upstream or "").encode()
@@ -75,13 +94,37 @@ class Proxy:
 
     def handler(self, listener: ListenerConfig) -> Callable[[ServerStream, bool], RequestReceiver]:
         """Return what a listener's codec calls with each request head."""
+        return self._forward_handler(listener) if listener.mode == "forward" else self._reverse_handler(listener)
+
+    def _reverse_handler(self, listener: ListenerConfig) -> Callable[[ServerStream, bool], RequestReceiver]:
+        scheme_of = scheme_for(listener.trusted_proxies)
+        told = bool(listener.trusted_proxies)
 
         def handle(stream: ServerStream, end_stream: bool) -> RequestReceiver:
+            request = stream.request
+            if told or request.target[0] != _SLASH:  # else the codec has taken the connection's
+                request.scheme = scheme_of(stream)
+            if b":" in request.authority:
+                request.authority = without_default_port(request.authority, request.scheme)
             transaction = Transaction(self, listener, stream, end_stream)
-            try:
+            transaction.start()
+            return transaction
+
+        return handle
+
+    def _forward_handler(self, listener: ListenerConfig) -> Callable[[ServerStream, bool], RequestReceiver]:
+        access = self.access(listener)
+
+        def handle(stream: ServerStream, end_stream: bool) -> RequestReceiver:
+            request = stream.request
+            if b":" in request.authority:
+                request.authority = without_default_port(request.authority, request.scheme)
+            peer = stream.connection.peer
+            transaction = Transaction(self, listener, stream, end_stream)
+            if access.client_allowed(peer[0] if peer is not None else None):
                 transaction.start()
-            except Exception:
-                transaction.crashed()
+            else:
+                transaction.start(local.error(403, "this client may not use the proxy", b"client_denied"))
             return transaction
 
         return handle
@@ -92,15 +135,16 @@ class Proxy:
             return True
         return any(getattr(slot.factory, "reads_requests", True) for slot in self.origin_filters)
 
-    def caching_of(self, rule: RemapConfig) -> Caching | None:
-        """Return how a remap rule uses the cache; None: not at all."""
-        return self._cachings.get(id(rule))
+    def caching_of(self, asked: RemapConfig | ListenerConfig) -> Caching | None:
+        """Return how a remap rule, or what a forward listener fetches, uses the cache; None: not at all."""
+        return self._cachings.get(id(asked))
 
     def access(self, listener: ListenerConfig) -> Access:
         """Return the access rules of a forward listener."""
         access = self._accesses.get(id(listener))
         if access is None:
-            access = self._accesses[id(listener)] = Access(listener.access)
+            own = self._own.is_admin if listener.access.allow_own_listeners else self._own.is_any
+            access = self._accesses[id(listener)] = Access(listener.access, own)
         return access
 
     def ended(self, transaction: Transaction, error: StreamError | None) -> None:
@@ -141,6 +185,21 @@ class Proxy:
         """Let go of connections and logs; transactions still running are cut when their connections are."""
         self.upstreams.close()
         return DeferredList([log.stop() for log in self.access_logs], consumeErrors=True).addCallback(lambda _: None)
+
+
+def _forward_space(access: AccessConfig) -> bytes:
+    """Return what keeps apart what forward listeners have fetched that let their clients reach different addresses.
+
+    A hit is answered without looking at an address: nobody is to get from the cache what he might not fetch.
+    """
+    reach = (
+        sorted(map(str, access.deny_destinations)),
+        sorted(map(str, access.allow_destinations)),
+        access.allow_own_listeners,
+    )
+    if not any(reach):
+        return b""
+    return b"forward " + hashlib.sha256(repr(reach).encode()).hexdigest()[:16].encode()
 
 
 def _caching(cache: Cache, rules: CacheRules, config: CacheConfig, space: bytes) -> Caching | None:

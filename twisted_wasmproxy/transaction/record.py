@@ -22,6 +22,7 @@ _RESULTS = {
     b"client_denied": "ERR_PROXY_DENIED",
     b"host_denied": "ERR_PROXY_DENIED",
     b"port_denied": "ERR_PROXY_DENIED",
+    b"denied": "ERR_PROXY_DENIED",
     b"not_absolute_form": "ERR_INVALID_REQ",
     b"bad_authority": "ERR_INVALID_REQ",
     b"bad_scheme": "ERR_INVALID_REQ",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
+from twisted_wasmproxy.config.expressions import Expression, Found
 from twisted_wasmproxy.config.model import RemapConfig
 from twisted_wasmproxy.http.messages import Request
 
@@ -46,7 +47,7 @@ class RemapTable:
       `/api/` only what is below. Nothing is decoded or normalised, neither to match nor to forward: `/%61pi/` does not
       match `/api/`, and `/static/../admin` matches `/static/`. An origin that resolves dot segments or decodes before
       it decides must guard itself: a prefix rule chooses where a request goes, it is no access control.
-    - A regular expression is matched at the start of the target (path and query).
+    - A regular expression is matched at the start of the target (path and query), by RE2 where that can serve it.
     - A rewrite replaces the prefix, or what the expression matched; a query survives where the rewrite does not eat
       it. Without path and regex it is put in front. Where the parts would meet with two slashes one is dropped.
     - In `rewrite` and `redirect.to`, `$1` to `$99` or `${1}` are the groups of the expression and `$$` is a dollar;
@@ -122,7 +123,7 @@ class _Rule:
             return self.host == host
         return self.below is None or host.endswith(self.below)
 
-    def apply(self, request: Request, groups: re.Match[bytes] | None) -> Match:
+    def apply(self, request: Request, groups: Found | None) -> Match:
         config = self.config
         path = request.path
         if config.redirect is not None and self.location is not None:
@@ -167,7 +168,7 @@ _FORBIDDEN_IN_LOCATION = re.compile(rb"[\x00-\x20\"<>\\^`{|}\x7f-\xff]")
 _FORBIDDEN_IN_HOST = re.compile(rb"[^A-Za-z0-9.\-_~!$&'()*+,;=:\[\]%]")
 """What no host may hold (RFC 3986 section 3.2.2)."""
 
-Filler = Callable[[Request, "re.Match[bytes] | None"], bytes]
+Filler = Callable[[Request, Found | None], bytes]
 
 
 class _Template:
@@ -175,7 +176,7 @@ class _Template:
 
     __slots__ = ("_absolute", "_parts")
 
-    def __init__(self, text: str, regex: re.Pattern[bytes] | None) -> None:
+    def __init__(self, text: str, regex: Expression | None) -> None:
         self._absolute = _ABSOLUTE.match(text) is not None
         self._parts: list[bytes | Filler] = []
         end = 0
@@ -189,17 +190,17 @@ class _Template:
                 self._parts.append(_filler(braced or plain or "", regex))
         self._parts.append(text[end:].encode())
 
-    def _fill(self, request: Request, groups: re.Match[bytes] | None) -> bytes:
+    def _fill(self, request: Request, groups: Found | None) -> bytes:
         return b"".join([part if isinstance(part, bytes) else part(request, groups) for part in self._parts])
 
-    def path(self, request: Request, groups: re.Match[bytes] | None, rest: bytes) -> bytes:
+    def path(self, request: Request, groups: Found | None, rest: bytes) -> bytes:
         """Return the template filled in, with `rest` behind it, as a target in origin form."""
         start = self._fill(request, groups)
         if start.endswith(b"/") and rest.startswith(b"/"):
             rest = rest[1:]
         return _one_slash(_encode(_FORBIDDEN, start + rest))
 
-    def location(self, request: Request, groups: re.Match[bytes] | None) -> bytes:
+    def location(self, request: Request, groups: Found | None) -> bytes:
         """Return the template filled in, as the value of Location."""
         location = _encode(_FORBIDDEN_IN_LOCATION, self._fill(request, groups))
         if location.endswith(b"?"):
@@ -207,7 +208,7 @@ class _Template:
         return location if self._absolute else _one_slash(location)
 
 
-def _filler(name: str, regex: re.Pattern[bytes] | None) -> Filler:
+def _filler(name: str, regex: Expression | None) -> Filler:
     if name.isdigit():
         number = int(name)
         if regex is None or number > regex.groups:

@@ -122,10 +122,7 @@ def _forward(txn: Transaction) -> Route | TunnelRoute | LocalReply:
     request = txn.request
     proxy = txn.proxy
     connect = request.method == b"CONNECT"
-    peer = txn.stream.connection.peer
     access = proxy.access(txn.listener)
-    if not access.client_allowed(peer[0] if peer is not None else None):
-        return local.error(403, "this client may not use the proxy", b"client_denied")
     if not connect and request.target[:1] in (b"/", b"*"):
         return local.error(400, "a forward proxy wants the target in absolute form", b"not_absolute_form")
     if not connect and request.scheme not in (b"http", b"https"):
@@ -142,7 +139,7 @@ def _forward(txn: Transaction) -> Route | TunnelRoute | LocalReply:
     if connect:
         return TunnelRoute(host, port, proxy, access)
     cluster = proxy.upstreams.origin(request.scheme, host, port, access)
-    return Route(cluster, b"", request.path, True, proxy.caching)
+    return Route(cluster, b"", request.path, True, proxy.caching_of(txn.listener))
 
 
 def _host_and_port(authority: bytes, default: int | None) -> tuple[str, int] | None:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted_wasmproxy.config.model import ListenerConfig
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Request, Response, SharedResponse
-from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError
+from twisted_wasmproxy.http.stream import ConnectionInfo, ServerStream, StreamError, StreamFault
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
 from twisted_wasmproxy.transaction.attributes import attribute
@@ -30,6 +30,7 @@ from twisted_wasmproxy.transaction.local import LocalReply
 from twisted_wasmproxy.transaction.purge import purge
 from twisted_wasmproxy.transaction.route import Route, TunnelRoute, route
 from twisted_wasmproxy.transaction.states import TRANSITIONS, Hook, State
+from twisted_wasmproxy.transaction.target import normalized
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.cache.client import Source
@@ -166,10 +167,20 @@ class Transaction:
         self._length_may_change = False
         self.chain = Chain(self, slots, listener.limits.buffer, listener.timeouts.idle) if slots else None
 
-    def start(self) -> None:
-        """Begin with the request head."""
+    def start(self, refusal: LocalReply | None = None) -> None:
+        """Begin with the request head; or answer a client that may not ask anything, and whose request no filter is
+        shown, with a `refusal`."""
+        self.proxy.transactions.add(self)
+        try:
+            if refusal is None:
+                self._begin()
+            else:
+                self.local_reply(refusal)
+        except Exception:
+            self.crashed()
+
+    def _begin(self) -> None:
         proxy = self.proxy
-        proxy.transactions.add(self)
         self._watched = proxy.traced or (self.chain is not None and bool(self.chain.hooks))
         if self._watched:
             self._hook(Hook.TXN_START)
@@ -277,6 +288,9 @@ class Transaction:
             self._hook(Hook.PRE_REMAP)
             if self._settled:
                 return
+        if self.chain is not None and not normalized(self.request):
+            self.local_reply(local.error(500, "a filter has made a URI that is none", b"invalid_request_head"))
+            return
         found = route(self)
         if self._watched:
             self._hook(Hook.POST_REMAP)
@@ -313,11 +327,8 @@ class Transaction:
         found = self._route
         assert found is not None
         proxy = self.proxy
-        connection = self.stream.connection
-        peer = connection.peer
-        outgoing = proxy.forwarder.outgoing(
-            request, found.path, peer[0] if peer is not None else None, connection.secure, self.forward
-        )
+        peer = self.stream.connection.peer
+        outgoing = proxy.forwarder.outgoing(request, found.path, peer[0] if peer is not None else None, self.forward)
         fetch = Fetch(
             consumer,
             outgoing,
@@ -453,7 +464,9 @@ class Transaction:
             self.break_off(b"upstream:" + error.fault.name.lower().encode())
         else:
             cause = str(error)
-            if not self.forward:
+            if error.fault is StreamFault.DENIED:
+                cause = "this destination may not be reached"  # its addresses are for the log
+            elif not self.forward:
                 cause = self.proxy.upstreams.cluster(self.upstream_name.decode()).without_servers(cause)
             self.local_reply(local.from_fault(error, cause))
 

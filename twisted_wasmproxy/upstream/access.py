@@ -1,15 +1,41 @@
-"""What a forward proxy lets which client reach: the decisions of an `AccessConfig`, without I/O."""
+"""Who may use a forward proxy, and what it reaches for them: the decisions of an `AccessConfig`, without I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
 
 from twisted_wasmproxy.config.model import AccessConfig
 
-__all__ = ["Access"]
+__all__ = ["GUARDED", "Access", "Peers"]
 
+Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+
+GUARDED: Final[tuple[Network, ...]] = tuple(
+    ip_network(network)
+    for network in (
+        *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32"),
+        *("::/128", "::1/128", "fe80::/10", "ff00::/8"),
+        # Metadata services of clouds that are not at a link-local address: Alibaba, Azure, AWS, Google.
+        *("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::254/128", "fd20:ce::254/128"),
+    )
+)
+"""What nobody is let through to unless `allow_destinations` says so: loopback, link-local, unspecified, multicast and
+broadcast addresses (RFC 6890), where servers trust whoever reaches them."""
+
+_NAT64_LOCAL: Final = IPv6Network("64:ff9b:1::/48")
+_CARRY_LAST_32: Final = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
+"""Prefixes whose addresses end in an IPv4 address: compatible (RFC 4291), NAT64 (RFC 6052, 8215), SIIT (RFC 2765)."""
+_ISATAP: Final = frozenset([0x0000_5EFE, 0x0200_5EFE])
+"""Bits 64 to 95 of an address that ends in an IPv4 address (RFC 5214)."""
+
+_MOST_PEERS = 1024
+
+
+def _nobody(address: str, port: int) -> bool:
+    return False
 
 
 class Access:
@@ -17,29 +43,28 @@ class Access:
 
     Addresses are text as Twisted and the resolver give them (`192.0.2.1`, `fe80::1%eth0`). An IPv4 address inside IPv6
     (`::ffff:192.0.2.1`) is judged as the IPv4 address that it is, and the unspecified addresses `0.0.0.0` and `::` as
-    the loopback address that a connection to them ends at.
+    the loopback address that a connection to them ends at. A destination in IPv6 that a translator or a tunnel may turn
+    into an IPv4 address is judged as both.
     """
 
-    __slots__ = ("_allow_hosts", "_config", "_deny_hosts", "checks_destinations")
+    __slots__ = ("_allow_clients", "_allow_hosts", "_config", "_denied", "_deny_clients", "_deny_hosts", "_own")
 
-    def __init__(self, config: AccessConfig) -> None:
+    def __init__(self, config: AccessConfig, own: Callable[[str, int], bool] = _nobody) -> None:
+        """`own` tells whether an address and port are those of a listener of this proxy that is out of bounds."""
         self._config = config
+        self._own = own
+        self._allow_clients = Peers(config.allow_clients)
+        self._deny_clients = Peers(config.deny_clients)
         self._deny_hosts = _HostSet(config.deny_hosts)
         self._allow_hosts = _HostSet(config.allow_hosts)
-        self.checks_destinations = bool(config.deny_destinations)
-        """Whether any address at all is denied."""
+        self._denied = (*GUARDED, *config.deny_destinations)
 
     def client_allowed(self, address: str | None) -> bool:
         """Return whether a client at this address may use the proxy; None is the peer of a Unix socket, which may.
 
         A client that is in `deny_clients` may not; else one in `allow_clients` may; nobody else.
         """
-        if address is None:
-            return True
-        client = _parse(address)
-        if client is None or _contains(self._config.deny_clients, client):
-            return False
-        return _contains(self._config.allow_clients, client)
+        return address is None or (address not in self._deny_clients and address in self._allow_clients)
 
     def port_allowed(self, port: int, connect: bool) -> bool:
         """Return whether a port may be reached, by CONNECT or by a request in absolute form."""
@@ -56,16 +81,39 @@ class Access:
             return False
         return not self._allow_hosts or name in self._allow_hosts
 
-    def destination_allowed(self, address: str) -> bool:
-        """Return whether a connection to this address may be made; to be asked after resolution, before connecting."""
-        if not self.checks_destinations:
-            return True
+    def destination_allowed(self, address: str, port: int) -> bool:
+        """Return whether a connection to this address and port may be made: asked after resolution, of the very
+        address that is then connected to."""
         destination = _parse(address)
         if destination is None:
             return False
-        if not _contains(self._config.deny_destinations, destination):
-            return True
-        return _contains(self._config.allow_destinations, destination)
+        for form in _forms(destination):
+            if _contains(self._denied, form) and not _contains(self._config.allow_destinations, form):
+                return False
+            if self._own(str(form), port):
+                return False
+        return True
+
+
+class Peers:
+    """Networks of peers; remembers those it was asked about, which come again with each request."""
+
+    __slots__ = ("_known", "_networks")
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(networks)
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, address: str) -> bool:
+        """Return whether an address is in one of them; what is no address is in none."""
+        known = self._known.get(address)
+        if known is None:
+            parsed = _parse(address)
+            known = parsed is not None and _contains(self._networks, parsed)
+            if len(self._known) >= _MOST_PEERS:
+                self._known.clear()
+            self._known[address] = known
+        return known
 
 
 def host_key(host: str) -> str:
@@ -106,7 +154,7 @@ class _HostSet:
 _LOOPBACK = {IPv4Address("0.0.0.0"): ip_address("127.0.0.1"), IPv6Address("::"): ip_address("::1")}  # noqa: S104 - compared, never bound
 
 
-def _parse(address: str) -> IPv4Address | IPv6Address | None:
+def _parse(address: str) -> Address | None:
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -119,6 +167,24 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
     return parsed
 
 
-def _contains(networks: tuple[Network, ...], address: IPv4Address | IPv6Address) -> bool:
+def _forms(address: Address) -> list[Address]:
+    """Return an address and every IPv4 address that a packet to it may end at."""
+    if isinstance(address, IPv4Address):
+        return [address]
+    forms: list[Address] = [address]
+    number = int(address)
+    if address.sixtofour is not None:
+        forms.append(address.sixtofour)
+    if address.teredo is not None:
+        forms.extend(address.teredo)
+    if (number >> 32) & 0xFFFF_FFFF in _ISATAP or (number > 1 and _contains(_CARRY_LAST_32, address)):
+        forms.append(IPv4Address(number & 0xFFFF_FFFF))
+    if address in _NAT64_LOCAL:  # the other layout there: RFC 6052 section 2.2, a prefix of 48 bits
+        forms.append(IPv4Address((number >> 48 & 0xFFFF_0000) | (number >> 40 & 0xFFFF)))
+        forms = [form for form in forms if int(form)]  # where one layout is used the other reads zero
+    return forms
+
+
+def _contains(networks: Iterable[Network], address: Address) -> bool:
     address = _LOOPBACK.get(address, address)
     return any(address in network for network in networks)

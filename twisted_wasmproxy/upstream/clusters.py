@@ -67,8 +67,9 @@ class Cluster:
         """Get a stream to one of the servers and give it to `ready`, once, unless cancelled.
 
         In the same stack, before this returns, if an idle connection is at hand; else when one is. Or gives a
-        StreamError: CONNECT, TIMEOUT, or OVERLOAD where no connection became free within connect_timeout. Such an
-        error is final: every server has been tried (each once, several within connect_timeout), and nothing was sent.
+        StreamError: CONNECT, DENIED, TIMEOUT, or OVERLOAD where no connection became free within connect_timeout.
+        Such an error is final: every server has been tried (each once, several within connect_timeout), and nothing
+        was sent.
 
         `key` is what consistent hashing hashes; `exclude` is avoided if there is another server to ask.
         """

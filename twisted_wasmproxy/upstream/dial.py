@@ -60,7 +60,7 @@ class Dial:
         access: Access | None = None,
     ) -> None:
         """Start. Calls `done` once, never from in here: with a connected transport, which must be given its protocol by
-        `attach` in the same stack, or with an error: CONNECT, or TIMEOUT after `timeout` seconds."""
+        `attach` in the same stack, or with an error: CONNECT, DENIED, or TIMEOUT after `timeout` seconds."""
         self._reactor = reactor
         self._host = host
         self._port = port
@@ -90,19 +90,19 @@ class Dial:
         if self._done is None:
             return
         if not addresses:
-            self._refuse(f"{self._host}: host name not found")
+            self._refuse(StreamFault.CONNECT, f"{self._host}: host name not found")
             return
         access = self._access
-        allowed = addresses if access is None else [a for a in addresses if access.destination_allowed(a)]
+        allowed = addresses if access is None else [a for a in addresses if access.destination_allowed(a, self._port)]
         if not allowed:
-            self._refuse(f"{self._host}: access to {', '.join(addresses)} is denied")
+            self._refuse(StreamFault.DENIED, f"{self._host}:{self._port}: access to {', '.join(addresses)} is denied")
             return
         self._addresses.extend(interleave(allowed))
         self._try_next()
 
-    def _refuse(self, text: str) -> None:
+    def _refuse(self, fault: StreamFault, text: str) -> None:
         # Later, because `done` must not be called while the caller still holds no Dial.
-        self._refusal = self._reactor.callLater(0, self._fail, StreamFault.CONNECT, text)
+        self._refusal = self._reactor.callLater(0, self._fail, fault, text)
 
     def _try_next(self) -> None:
         self._stagger = None

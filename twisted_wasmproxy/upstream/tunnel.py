@@ -30,7 +30,8 @@ def open_tunnel(
     ready: Ready,
     resolver: Resolver | None = None,
 ) -> Acquisition:
-    """Connect to a host, within `timeout` seconds, and give `ready` a `TunnelStream`, or an error: CONNECT or TIMEOUT.
+    """Connect to a host, within `timeout` seconds, and give `ready` a `TunnelStream`, or an error:
+    CONNECT, DENIED or TIMEOUT.
 
     `access` judges the addresses that the host resolves to; whether the client, the host and the port are allowed is
     for the caller to ask first. `resolver` is shared by those who ask for the same names; None for one of its own.

@@ -6,12 +6,10 @@ from httptools import HttpParserError, HttpRequestParser
 
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.http1.head import HeadLimits
-from twisted_wasmproxy.http.http1.syntax import HOP_BY_HOP, MessageError
+from twisted_wasmproxy.http.http1.syntax import MessageError
+from twisted_wasmproxy.http.trailers import allowed_trailers
 
-__all__ = ["NOT_IN_TRAILERS", "ChunkedDecoder"]
-
-NOT_IN_TRAILERS = HOP_BY_HOP | {b"content-length", b"host", b"trailer"}
-"""Fields of framing and routing, which are dropped from trailers (RFC 9110 section 6.5.1)."""
+__all__ = ["ChunkedDecoder"]
 
 _END = b"\r\n\r\n"
 _START = b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -44,12 +42,12 @@ class ChunkedDecoder:
 
     @property
     def trailers(self) -> Headers | None:
-        """The trailer fields, None if there were none."""
+        """The trailer fields that may be some (see `trailers`), None if there were none."""
         if not self._lines:
             return None
         headers = Headers()
-        headers.lines = [line for line in self._lines if line[0] not in NOT_IN_TRAILERS]
-        return headers
+        headers.lines = self._lines
+        return allowed_trailers(headers)
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """Take bytes of the body; return the content in them, and how many of them belong to the body.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import Enum
 
 from twisted_wasmproxy.http.headers import Headers
-from twisted_wasmproxy.http.http1.chunked import NOT_IN_TRAILERS
 from twisted_wasmproxy.http.http1.syntax import HOP_BY_HOP, TOKEN
 from twisted_wasmproxy.http.messages import Request, Response
+from twisted_wasmproxy.http.trailers import allowed_trailers
 
 __all__ = ["Framing", "encode_informational", "encode_request", "encode_response", "encode_trailers"]
 
@@ -88,6 +88,7 @@ def _encode_fields_and_length(parts: list[bytes], headers: Headers, skipped: fro
 
 _HOP_BY_HOP_AND_HOST = HOP_BY_HOP | {b"host"}
 _SKIPPED_FROM_REQUEST = _HOP_BY_HOP_AND_HOST | {b"content-length"}
+_NOTHING: frozenset[bytes] = frozenset()
 _SKIPPED_FROM_RESPONSE = HOP_BY_HOP | {b"content-length"}
 
 
@@ -179,10 +180,13 @@ def encode_informational(response: Response) -> bytes:
 
 
 def encode_trailers(trailers: Headers | None) -> bytes:
-    """Return the last chunk with these trailer fields. Raises ValueError where one must not be sent."""
+    """Return the last chunk with those of these fields that may be trailers, whoever has added them.
+
+    Raises ValueError for a field that is none.
+    """
     if not trailers:
         return b"0\r\n\r\n"
     parts = [b"0"]
-    _encode_fields(parts, trailers, NOT_IN_TRAILERS)
+    _encode_fields(parts, allowed_trailers(trailers), _NOTHING)
     parts.append(_END)
     return _check_head(b"\r\n".join(parts), len(parts))

@@ -8,31 +8,34 @@ Content-Length and Transfer-Encoding against each other. What it lets pass and m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
 
+from twisted_wasmproxy.http.authority import normal_authority
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.http1.syntax import (
     HOP_BY_HOP,
     OTHER_REQUEST_LINE,
     REQUEST_LINE,
     STATUS_LINE,
+    UNDERSCORE,
     MessageError,
     connection_options,
     field_lines,
-    is_valid_authority,
+    request_field_lines,
     split_target,
 )
 from twisted_wasmproxy.http.messages import REASONS, Request, Response
 
-__all__ = ["HeadLimits", "RequestHead", "ResponseHead"]
+__all__ = ["HeadLimits", "RequestHead", "RequestLimits", "ResponseHead"]
 
 _END = b"\r\n\r\n"
 _PERSISTENCE = frozenset([b"close", b"keep-alive"])
 _KEEP_ALIVE = frozenset([b"keep-alive", b"Keep-Alive"])
 _NO_OPTIONS: set[bytes] = set()
-_REQUEST_CONTROL = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_REQUEST_CONTROL = HOP_BY_HOP | {b"host", b"content-length", b"expect", UNDERSCORE}
 _UNASKED_CODINGS = frozenset({b"", b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress"})
 """Transfer codings that nobody asked for (there is no TE), and that change the content (RFC 9112 section 7)."""
 _RESPONSE_CONTROL = HOP_BY_HOP | {b"content-length"}
@@ -51,6 +54,15 @@ class HeadLimits(Protocol):
 
     @property
     def header_count(self) -> int: ...
+
+
+class RequestLimits(HeadLimits, Protocol):
+    """The sizes that the head of a request may have, and what its names may be; `LimitsConfig` is one."""
+
+    @property
+    def underscores(self) -> str:
+        """What becomes of a field with an underscore in its name, which CGI (RFC 3875 section 4.1.18) and what is like
+        it cannot tell from a hyphen: `drop`, `refuse` or `pass`."""
 
 
 class _Head(ABC):
@@ -83,6 +95,7 @@ class _Head(ABC):
     _lines: list[tuple[bytes, bytes, bytes]]
     _parser_type: type[HttpRequestParser] | type[HttpResponseParser]
     _parser_start: bytes
+    _taken_apart: Mapping[bytes, tuple[bytes, bytes, bytes]]
 
     # llhttp's callbacks: it is to judge. What it has let pass is plain enough to be cut into lines without it.
     on_url = on_status = on_header = on_body = None
@@ -166,7 +179,8 @@ class _Head(ABC):
         lines = fields.split(b"\r\n") if fields else []
         if len(lines) > self._limits.header_count:
             raise MessageError(431, "too many header fields")
-        self._interpret([field_lines[line] for line in lines])
+        taken_apart = self._taken_apart
+        self._interpret([taken_apart[line] for line in lines])
 
     @abstractmethod
     def _start_line(self, data: bytes) -> int:
@@ -204,7 +218,7 @@ class _Head(ABC):
 class RequestHead(_Head):
     """Reads the head of one request."""
 
-    __slots__ = ("_method", "_secure", "_target", "_version_1_1", "expects_continue", "request")
+    __slots__ = ("_method", "_secure", "_target", "_underscores", "_version_1_1", "expects_continue", "request")
 
     request: Request
     """The request, once `feed` has returned the end of its head."""
@@ -213,9 +227,11 @@ class RequestHead(_Head):
 
     _parser_type = HttpRequestParser
     _parser_start = b"PUT / HTTP/1.1\r\n"
+    _taken_apart = request_field_lines
 
-    def __init__(self, limits: HeadLimits, secure: bool) -> None:
+    def __init__(self, limits: RequestLimits, secure: bool) -> None:
         super().__init__(limits)
+        self._underscores = limits.underscores
         self._secure = secure
         self.expects_continue = False
 
@@ -272,7 +288,9 @@ class RequestHead(_Head):
             elif key == b"host":
                 if host is not None:
                     raise MessageError(400, "several Host fields")
-                host = line[2]
+                host = normal_authority(line[2])
+                if host is None:
+                    raise MessageError(400, "invalid Host field")
             elif key == b"connection":
                 connection.append(line[2])
             elif key == b"content-length":
@@ -285,11 +303,13 @@ class RequestHead(_Head):
             elif key == b"expect":
                 self.expects_continue = version_1_1 and line[2].lower() == b"100-continue"
                 kept.append(line)
-        if host is None:
-            if version_1_1:
-                raise MessageError(400, "no Host field")
-        elif not is_valid_authority(host):
-            raise MessageError(400, "invalid Host field")
+            elif key == UNDERSCORE:
+                if self._underscores == "refuse":
+                    raise MessageError(400, "a field name with an underscore")
+                if self._underscores == "pass":
+                    kept.append((line[1].lower(), line[1], line[2]))
+        if host is None and version_1_1:
+            raise MessageError(400, "no Host field")
         method = self._method
         if codings:
             self._check_codings(codings)
@@ -326,6 +346,7 @@ class ResponseHead(_Head):
     """The response, once `feed` has returned the end of its head."""
 
     _parser_type = HttpResponseParser
+    _taken_apart = field_lines
     _parser_start = b"HTTP/1.1 200 OK\r\n"
 
     def _start_line(self, data: bytes) -> int:

@@ -13,7 +13,7 @@ from twisted_wasmproxy.http.deadlines import NEVER, Deadlines, shared_deadlines
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
 from twisted_wasmproxy.http.http1.exchange import Exchange
-from twisted_wasmproxy.http.http1.head import HeadLimits, RequestHead
+from twisted_wasmproxy.http.http1.head import RequestHead, RequestLimits
 from twisted_wasmproxy.http.http1.pace import Pace
 from twisted_wasmproxy.http.http1.syntax import MessageError
 from twisted_wasmproxy.http.http1.wire import LINGER, Timeouts, Wire
@@ -35,7 +35,7 @@ LINGER_LIMIT = 16 * 1024 * 1024
 """The same, where the connection is being closed, so that the client gets to read the answer (RFC 9112 section 9.6)."""
 
 
-class Limits(HeadLimits, Protocol):
+class Limits(RequestLimits, Protocol):
     """What one client may ask; `LimitsConfig` is one."""
 
     @property

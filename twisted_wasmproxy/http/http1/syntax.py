@@ -1,8 +1,10 @@
-"""The grammar of start lines and of `Host` (RFC 9112 sections 3 and 4), and the fields that never cross a proxy."""
+"""The grammar of start lines (RFC 9112 sections 3 and 4), and the fields that never cross a proxy."""
 
 from __future__ import annotations
 
 import re
+
+from twisted_wasmproxy.http.authority import normal_authority
 
 __all__ = [
     "HOP_BY_HOP",
@@ -10,10 +12,11 @@ __all__ = [
     "REQUEST_LINE",
     "STATUS_LINE",
     "TOKEN",
+    "UNDERSCORE",
     "MessageError",
     "connection_options",
     "field_lines",
-    "is_valid_authority",
+    "request_field_lines",
     "split_target",
 ]
 
@@ -36,11 +39,6 @@ HOP_BY_HOP = frozenset(
 )
 """Fields that concern one connection only, beside those that Connection names (RFC 9110 section 7.6.1)."""
 
-# Sub-delimiters, which RFC 3986 allows in a reg-name, are refused: no name that can be resolved has any, and a comma
-# would make two hosts of one for whoever reads Host as a list.
-_AUTHORITY = re.compile(
-    rb"(?:(?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?",
-)
 _ABSOLUTE_FORM = re.compile(rb"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
@@ -50,6 +48,10 @@ class MessageError(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+UNDERSCORE = b"_"
+"""Stands for the lower-case name of a request's field with an underscore in it."""
 
 
 class _FieldLines(dict[bytes, tuple[bytes, bytes, bytes]]):
@@ -70,26 +72,23 @@ class _FieldLines(dict[bytes, tuple[bytes, bytes, bytes]]):
         return parsed
 
 
+class _RequestFieldLines(_FieldLines):
+    """The same, with the names marked that could be taken for others."""
+
+    def __missing__(self, line: bytes) -> tuple[bytes, bytes, bytes]:
+        parsed = super().__missing__(line)
+        if b"_" in parsed[0]:
+            parsed = (UNDERSCORE, *parsed[1:])
+            if line in self:
+                self[line] = parsed
+        return parsed
+
+
 field_lines = _FieldLines()
 """`field_lines[line]` takes a valid field line, without its end, apart: (lower-case name, name, value)."""
 
-
-_valid_authorities: set[bytes] = set()
-_VALID_AUTHORITIES_LIMIT = 1024
-
-
-def is_valid_authority(value: bytes) -> bool:
-    """Return whether `value` is `uri-host [":" port]` (RFC 9110 section 7.2) without user information."""
-    if value in _valid_authorities:
-        return True
-    match = _AUTHORITY.fullmatch(value)
-    if match is None or int(match[1] or 0) > 65535:
-        return False
-    if len(_valid_authorities) >= _VALID_AUTHORITIES_LIMIT:
-        _valid_authorities.clear()
-    if len(value) <= 255:
-        _valid_authorities.add(value)
-    return True
+request_field_lines = _RequestFieldLines()
+"""The same for a request, but for `UNDERSCORE` instead of a name with an underscore: found once, when a line is new."""
 
 
 def connection_options(values: list[bytes]) -> set[bytes]:
@@ -102,16 +101,18 @@ def connection_options(values: list[bytes]) -> set[bytes]:
 def split_target(method: bytes, target: bytes, secure: bool) -> tuple[bytes, bytes | None, bytes]:
     """Return (scheme, authority, path) of a request target in any of its forms (RFC 9112 section 3.2).
 
-    Authority is None where Host has to supply it. Raises MessageError for a target that is none of the forms that go
-    with `method`, has a fragment, or has user information.
+    Authority, in its normal form, is None where Host has to supply it. The scheme is what the target says; whether that
+    counts is for the listener. Raises MessageError for a target that is none of the forms that go with `method`, has a
+    fragment, or has user information.
     """
     if method != b"CONNECT" and target[0] == 0x2F and b"#" not in target:
         return (b"https" if secure else b"http"), None, target
     if method == b"CONNECT":
+        authority = normal_authority(target)
         host, _, port = target.rpartition(b":")
-        if not host or not port.isdigit() or not is_valid_authority(target):
+        if authority is None or not host or not port.isdigit():
             raise MessageError(400, "the target of CONNECT must be host:port")
-        return b"", target, b""
+        return b"", authority, b""
     if b"#" in target:
         raise MessageError(400, "a request target has no fragment")
     if target == b"*":
@@ -121,10 +122,11 @@ def split_target(method: bytes, target: bytes, secure: bool) -> tuple[bytes, byt
     match = _ABSOLUTE_FORM.fullmatch(target)
     if match is None:
         raise MessageError(400, "invalid request target")
-    scheme, authority, path = match.groups()
-    if b"@" in authority:
+    scheme, given, path = match.groups()
+    if b"@" in given:
         raise MessageError(400, "user information in the request target")
-    if authority[:1] in (b"", b":") or not is_valid_authority(authority):
+    authority = normal_authority(given)
+    if not authority:
         raise MessageError(400, "invalid authority in the request target")
     if not path.startswith(b"/"):
         path = b"*" if not path and method == b"OPTIONS" else b"/" + path

@@ -172,7 +172,8 @@ class Stand:
             for message, _ in scenario:
                 client = connect(self.port)
                 clients.append(client)
-                client.send(message.replace(b"%d", number))
+                with contextlib.suppress(OSError):
+                    client.send(message.replace(b"%d", number))
             for client, (message, leaves) in zip(clients, scenario, strict=True):
                 if not leaves:
                     _read_to_end(client, message)

@@ -220,9 +220,9 @@ class StreamContext(Context):
         size += bool(request.authority) + bool(request.scheme)
         vm = self.vm
         try:
+            self._answered = self._resumed = False
             if not self.id:
                 self._create()
-            self._answered = self._resumed = False
             result = vm.call(self, vm.calls.on_request_headers, self.id, size, end_stream)
         except VMFailed:
             return self._failed()
@@ -259,9 +259,9 @@ class StreamContext(Context):
         self._responded = False  # it may be shown what it has answered itself, and replace that
         vm = self.vm
         try:
+            self._answered = self._resumed = False
             if not self.id:
                 self._create()
-            self._answered = self._resumed = False
             size = len(self.stream.response.headers.lines) + 1
             result = vm.call(self, vm.calls.on_response_headers, self.id, size, end_stream)
         except VMFailed:
@@ -381,9 +381,9 @@ class StreamContext(Context):
             self._request_held = self._response_held = False
 
     def _enter(self, function: Any, *args: int) -> int:
+        self._answered = self._resumed = False
         if not self.id:
             self._create()
-        self._answered = self._resumed = False
         result: int = self.vm.call(self, function, self.id, *args)
         return result
 

@@ -37,6 +37,11 @@ class Options:
     lax_imports: bool = False
     capabilities: frozenset[str] | None = None
     """Imports and callbacks that are allowed; None for all."""
+    traps: int = 1000
+    """How many in `traps_within` seconds are made good at once."""
+    traps_within: float = 60.0
+    spare: bool = True
+    """Whether a second VM stands by for the first to fail."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,10 @@ def callback_problems(info: ModuleInfo) -> list[str]:
 def _key(wasm: bytes, engine: Engine, options: Options) -> str:
     # Traffic Server and Envoy share by VM id, configuration and code; what else tells VMs apart here is theirs too.
     capabilities = None if options.capabilities is None else sorted(options.capabilities)
-    rest = (options.environment, options.cpu_limit, options.memory_limit, options.lax_imports, capabilities)
+    rest = (
+        *(options.environment, options.cpu_limit, options.memory_limit, options.lax_imports, capabilities),
+        *(options.traps, options.traps_within, options.spare),
+    )
     parts = (options.vm_id.encode(), options.configuration, wasm, engine.name.encode(), repr(rest).encode())
     digest = sha256()
     for part in parts:

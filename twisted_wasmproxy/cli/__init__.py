@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted_wasmproxy import __version__
+from twisted_wasmproxy.printable import printable_lines
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.cli.client import Client
@@ -181,6 +182,6 @@ def _with_client(options: argparse.Namespace, act: Callable[[Client], int]) -> i
     try:
         client = client_for(options.admin, options.config)
     except ClientError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return 1
     return act(client)

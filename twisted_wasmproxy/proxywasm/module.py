@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.logs import Logger
+from twisted_wasmproxy.printable import printable
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, MARKERS, Version
 from twisted_wasmproxy.proxywasm.errors import PluginError
 from twisted_wasmproxy.proxywasm.linker import unlinkable
@@ -83,7 +84,7 @@ def load(
             code, start_function = export_start(wasm, info.start), EXPORT
         module = compile_module(engine, code)
     except (CompileError, ValueError) as error:
-        raise PluginError(str(file), str(error)) from error
+        raise PluginError(str(file), printable(str(error))) from error
     return ProxyModule(
         file=str(file),
         name=file.stem,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted_wasmproxy.logs import Logger
+from twisted_wasmproxy.printable import printable
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, Status, Version
 from twisted_wasmproxy.proxywasm.contexts import Context, RootContext, StreamContext, stream_context
 from twisted_wasmproxy.proxywasm.errors import PluginError, VMFailed
@@ -181,9 +182,11 @@ class VM:
         try:
             instance = module.code.instantiate(host_functions, Limits(options.memory_limit, options.cpu_limit))
         except LinkError as error:
-            raise PluginError(self.file, str(error)) from error
+            raise PluginError(self.file, printable(str(error))) from error
         except (RuntimeFault, Exit) as error:
-            raise PluginError(self.file, f"cannot be instantiated: {error}{_backtrace(error)}") from error
+            raise PluginError(
+                self.file, f"cannot be instantiated: {printable(str(error))}{_backtrace(error)}"
+            ) from error
         self._instance = instance
         self.read, self.write = instance.read, instance.write
         self.read_u32, self.write_u32 = instance.read_u32, instance.write_u32
@@ -267,9 +270,9 @@ class VM:
             self.failed = f"exited with {error.code}"
             raise PluginError(self.file, f"exited with {error.code} while it was started") from error
         except RuntimeFault as error:
-            self.failed = str(error)
+            self.failed = printable(str(error))
             name = self.calls.name_of(function) if context is not self.none else "its initialisation"
-            raise PluginError(self.file, f"{name} failed: {error}{_backtrace(error)}") from error
+            raise PluginError(self.file, f"{name} failed: {self.failed}{_backtrace(error)}") from error
         finally:
             self.entered = None
             self.effective = self.none
@@ -334,7 +337,7 @@ class VM:
         self._instance.close()
 
     def _fail(self, function: str, error: Exception) -> None:
-        self.failed = text = str(error)
+        self.failed = text = printable(str(error))
         _log.error(
             "{vm}: {function} failed: {text}{backtrace}",
             vm=self.name,
@@ -366,4 +369,4 @@ def _no_allocator(size: int) -> int:
 
 def _backtrace(error: Exception) -> str:
     frames = error.backtrace if isinstance(error, Trap) else ()
-    return "".join(f"\n    at {frame}" for frame in frames[:20])
+    return "".join(f"\n    at {printable(frame)}" for frame in frames[:20])

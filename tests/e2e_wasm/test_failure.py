@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e_wasm.conftest import Serve
 from tests.e2e_wasm.support import INTERRUPTIBLE, Stand, module, read_answer, read_answers, serving, until
+from tests.support.proxy import free_port
 
 EVENTS = [
     *("create", "request_headers", "request_body", "request_trailers"),
@@ -101,9 +106,17 @@ def test_a_pipelined_request_after_a_trap_is_filtered(serve: Serve) -> None:
         assert not stand.seen("second")
 
 
+def vms(port: int, *options: str) -> str:
+    """Return what `wasmproxy vms` prints."""
+    command = [Path(sys.executable).with_name("wasmproxy"), "vms", "--admin", f"http://127.0.0.1:{port}", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def test_beyond_the_budget_of_traps_streams_get_what_fail_open_says(serve: Serve) -> None:
     budget = {"restart": {"traps": 2, "within": "1h"}}
-    with serve([module("open", vm_config=budget, fail_open=True)], pacer="open") as stand:
+    admin = free_port()
+    listens = {"endpoint": f"tcp:{admin}:interface=127.0.0.1"}
+    with serve([module("open", vm_config=budget, fail_open=True)], pacer="open", admin=listens) as stand:
         denial = "request_headers reply 403 denied"
         for _ in range(2):
             assert stand.ask("/", open="request_headers trap").status == 200
@@ -113,6 +126,14 @@ def test_beyond_the_budget_of_traps_streams_get_what_fail_open_says(serve: Serve
         stand.wait_log("more than 2 traps in 3600 s")
         well_again(stand, "open")
         assert stand.ask("/", open=denial).status == 403
+        (found,) = json.loads(vms(admin, "--json"))["vms"]
+        assert (found["traps"], found["replaced_at_once"], found["restarted"], found["exhausted"]) == (3, 2, 1, 1)
+        assert (found["serving"], found["plugins"]) == (True, ["open"])
+        assert found["budget"] == {"traps": 2, "within": 3600.0, "spent": 3, "exhausted": True}
+        assert found["streams_without_vm"] >= 1
+        printed = vms(admin)
+        assert "  traps        3, 3 of 2 in the last 3600 s" in printed.splitlines()
+        assert "  replaced     2 at once, 1 after a delay" in printed.splitlines()
 
 
 HOW = ["trap", "hog", "recurse", "exit 0", "exit 3", *["loop"] * INTERRUPTIBLE]

@@ -272,6 +272,21 @@ def test_where_no_fresh_vm_starts_there_is_none_for_a_while(bench):
     assert figures(bench)["restarted"] == 1
 
 
+def test_an_engine_that_is_out_of_something_is_asked_again(bench, monkeypatch):
+    loaded = bench.load(filtering(), restart=NO_SPARE)
+
+    def instantiate(*args):
+        raise OSError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(loaded.vm.module.code), "instantiate", instantiate)
+        trap(loaded)
+    assert figures(bench)["start_failures"] == 1
+    assert not figures(bench)["serving"]
+    bench.clock.advance(LATEST)
+    assert denied(loaded)
+
+
 def test_plugins_of_one_vm_are_replaced_together(bench):
     guest = filtering()
     config = bench.config(guest, name="a")

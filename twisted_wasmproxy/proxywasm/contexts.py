@@ -420,7 +420,7 @@ class StreamContext(Context):
         left = self.root
         assert left is not None
         root = left.plugin.root
-        if root is None:
+        if root is None or root.vm.failed is not None:
             raise VMFailed
         self.root, self.vm = root, root.vm
         root.streams += 1

@@ -159,7 +159,7 @@ class VMKeeper:
     # Failure
 
     def _failed(self, vm: VM) -> None:
-        """Called inside the call that fails, before the VM lets go of its streams; a spare is let go as it is."""
+        """Called inside the call that fails, before the VM lets go of its streams."""
         if vm is not self._vm:
             return
         self._vm = None
@@ -253,19 +253,20 @@ class VMKeeper:
         self._spare_later()
 
     def _start(self, *, standing_by: bool) -> _Started:
-        """Start a VM with every plugin that is in use. Raises PluginError."""
+        """Start a VM with every plugin that is in use. Raises PluginError, whatever is wrong."""
+        started = None
         try:
             started = _Started(VM(self.module, self._services, self._failed, standing_by=standing_by))
             for plugin in self.plugins:
                 if plugin.users:
-                    try:
-                        started.roots[plugin] = started.vm.start_plugin(plugin)
-                    except PluginError:
-                        started.vm.close()
-                        raise
-        except PluginError:
+                    started.roots[plugin] = started.vm.start_plugin(plugin)
+        except Exception as error:  # of an engine that is out of something too: it must not end the search for a VM
             self._counts["start_failures"] += 1
-            raise
+            if started is not None:
+                started.vm.close()
+            if isinstance(error, PluginError):
+                raise
+            raise PluginError(self.module.file, f"cannot be started: {type(error).__name__}: {error}") from error
         return started
 
     @staticmethod

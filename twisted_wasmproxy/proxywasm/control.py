@@ -129,9 +129,9 @@ def _sendable(context: Context, headers: bytes) -> list[tuple[bytes, bytes]]:
     if not faults:
         return lines
     _log.warn(
-        "{vm}: in an answer, the module {fault}: left out, as {others} other lines",
+        "{vm}: in an answer, the module {fault}: left out ({lines} such lines)",
         vm=context.vm.name,
         fault=faults[0],
-        others=len(faults) - 1,
+        lines=len(faults),
     )
     return [line for line in lines if acceptable(*line) is None]

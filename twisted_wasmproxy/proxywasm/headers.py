@@ -130,10 +130,10 @@ def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
             del control[name]
     if faults:
         _log.warn(
-            "{vm}: in a map, the module {fault}: left out, as {others} other lines",
+            "{vm}: in a map, the module {fault}: left out ({lines} such lines)",
             vm=context.vm.name,
             fault=faults[0],
-            others=len(faults) - 1,
+            lines=len(faults),
         )
     for name, value in control.items():
         _set_control(context.stream, map_type, name, value)

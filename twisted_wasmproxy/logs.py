@@ -11,6 +11,8 @@ from twisted.logger import ILogObserver, LogLevel, jsonFileLogObserver
 from twisted.logger import Logger as TwistedLogger
 from twisted.python.failure import Failure
 
+from twisted_wasmproxy.printable import printable_lines
+
 __all__ = ["Logger", "adopt_standard_logging", "json_lines", "level_of", "set_levels"]
 
 
@@ -43,11 +45,24 @@ def level_of(namespace: str) -> LogLevel:
 
 
 class Logger(TwistedLogger):
-    """A logger that drops lines below its namespace's level before any observer sees them."""
+    """A logger that drops lines below its namespace's level before any observer sees them.
+
+    Texts and exceptions in an event are made printable: much of what is logged was said by modules, clients or origins.
+    """
 
     def emit(self, level: LogLevel, format: str | None = None, **kwargs: object) -> None:
         if level >= level_of(self.namespace):
-            super().emit(level, format, **kwargs)
+            super().emit(level, format, **{name: _shown(value) for name, value in kwargs.items()})
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return printable_lines(value)
+    if isinstance(value, BaseException):
+        text = str(value)
+        shown = printable_lines(text)
+        return value if shown is text or shown == text else shown
+    return value
 
     def failure(
         self, format: str, failure: Failure | None = None, level: LogLevel = LogLevel.critical, **kwargs: object

@@ -149,7 +149,7 @@ class ProxyService(Service):
         for wanted in config.listeners:
             self._listeners[wanted.endpoint].use(self._proxy, wanted)
         if self._admin is not None:
-            self._admin.use(self._proxy.cache)
+            self._admin.use(self._proxy.cache, self._host)
         if config.path is not None:
             self._handle(signal.SIGHUP, self._reload_and_report)
 
@@ -288,7 +288,7 @@ class ProxyService(Service):
             self._admin.close()
         self._admin = admin
         if admin is not None:
-            admin.use(new.cache)
+            admin.use(new.cache, self._host)
         self._note_own(self._listeners.values(), admin)
         self.config = config
         self._proxy, self._filters = new, filters

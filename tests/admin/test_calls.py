@@ -303,3 +303,22 @@ def test_without_a_cache_every_call_says_so_and_a_reload_may_bring_one(admin: Ad
         assert "no 'cache' section" in answer["error"]
     call(admin.server.use, admin.cache)
     assert admin.get("/cache/stats")[0] == 200
+
+
+# Modules
+
+
+class Modules:
+    def figures(self) -> list[dict[str, object]]:
+        return [{"module": "a.wasm", "traps": 3, "last_failure": "\x1b\u202e"}]
+
+
+def test_the_vms_of_modules_are_told(admin: Admin) -> None:
+    assert admin.get("/wasm/vms") == (200, {"vms": []})
+    call(lambda: admin.server.use(None, Modules()))
+    assert admin.get("/wasm/vms") == (200, {"vms": Modules().figures()})
+    _, body = admin.raw("GET", "/wasm/vms")
+    assert body.strip().isascii()
+    assert body.strip().decode().isprintable()
+    assert admin.get("/wasm/vms?x=1")[0] == 400
+    assert admin.post("/wasm/vms", {})[0] == 405

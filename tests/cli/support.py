@@ -25,6 +25,25 @@ def module(folder: Path, name: str, *parts: str) -> Path:
     return path
 
 
+NASTY = "\x1b]0;owned\x07\r\x9b31m\u202e\n  can be loaded"
+"""A name that steers a terminal, and forges a line."""
+
+
+def nasty_module(folder: Path, name: str = "nasty.wasm") -> Path:
+    """Write a module whose imports, exports and custom sections have that name."""
+    text = "".join(f"\\{byte:02x}" for byte in NASTY.encode())
+    return module(
+        folder,
+        name,
+        f'(import "{text}" "{text}" (func)) (import "env" "{text}" (global i32))',
+        f'(@custom "{text}" "x") (@producers (language "{text}" "{text}"))',
+        MEMORY,
+        MARKER,
+        ALLOCATOR,
+        f'(func (export "{text}"))',
+    )
+
+
 def good_module(folder: Path, name: str = "good.wasm") -> Path:
     return module(folder, name, MEMORY, MARKER, ALLOCATOR)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import gpustack_higress_plugins
 import pytest
 
-from tests.cli.support import ALLOCATOR, ANSWER, C_EXAMPLE, MARKER, MEMORY, good_module, module, wasmproxy
+from tests.cli.support import ALLOCATOR, ANSWER, C_EXAMPLE, MARKER, MEMORY, good_module, module, nasty_module, wasmproxy
 from twisted_wasmproxy.cli.check import check
 
 HEAD = """\
@@ -256,3 +256,23 @@ def test_a_store_by_a_plugin_is_made(
     done = wasmproxy("check", "-q", path)
     expected = f"{path}:5: cache.store: {problem}\n" if problem else ""
     assert (done.stdout, done.returncode) == (expected, bool(problem))
+
+
+@pytest.mark.parametrize("vm", ["", "lax_imports: true"])
+def test_names_in_a_module_steer_no_terminal(tmp_path: Path, vm: str) -> None:
+    nasty_module(tmp_path)
+    done = wasmproxy("check", "--verbose", written(tmp_path, wasm("nasty.wasm", vm=vm)))
+    assert done.returncode == 1
+    printed = (done.stdout + done.stderr).replace("\t", " ").split("\n")
+    assert all(line.isprintable() for line in printed)
+    assert any("\\x1b]0;owned\\x07\\r\\x9b31m\\u202e" in line for line in printed)
+    assert not any(line.startswith("  can be loaded") for line in printed)
+
+
+def test_keys_and_values_in_a_file_steer_no_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.yaml"
+    file.write_text('"ke\\e[31my": 1\nlisteners: [{endpoint: "tcp:\\e[31m\\u202e"}]\nupstreams: {"\\e\\u009b": {}}\n')
+    done = wasmproxy("check", file)
+    assert done.returncode == 1
+    assert all(line.isprintable() for line in (done.stdout + done.stderr).split("\n"))
+    assert "\\x1b[31m" in done.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 import gpustack_higress_plugins
 import pytest
 
-from tests.cli.support import AS_EXAMPLE, C_EXAMPLE, MARKER, MEMORY, good_module, module, wasmproxy
+from tests.cli.support import AS_EXAMPLE, C_EXAMPLE, MARKER, MEMORY, good_module, module, nasty_module, wasmproxy
 from twisted_wasmproxy import __version__
 from twisted_wasmproxy.cli.inspect import inspect
 
@@ -158,3 +158,11 @@ def test_every_production_module_of_the_test_extra_can_be_loaded() -> None:
     paths = sorted(PLUGINS.glob("*/*/plugin.wasm"))
     assert len(paths) == 14
     assert [inspect(path)["problems"] for path in paths] == [[]] * 14
+
+
+def test_names_in_a_module_steer_no_terminal(tmp_path: Path) -> None:
+    done = wasmproxy("inspect", nasty_module(tmp_path))
+    assert all(line.isprintable() for line in (done.stdout + done.stderr).split("\n"))
+    assert done.stdout.count("\\x1b]0;owned\\x07\\r\\x9b31m\\u202e\\n  can be loaded") >= 6
+    assert "  can be loaded" not in done.stdout.splitlines()
+    assert wasmproxy("inspect", "--json", nasty_module(tmp_path)).stdout.isascii()

@@ -60,7 +60,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
             "filters: [{file: filter.wasm, vm_config: {}}]",
             "filters[0].vm_config",
             "unknown key; known here: file, fail_open, runtime, phase, allow_on_headers_stop_iteration, cpu_limit, "
-            "memory_limit, lax_imports",
+            "memory_limit, lax_imports, restart",
         ),
         ("filters: [{native: x, phase: both}]", "filters[0].phase", "must be one of client, origin, not 'both'"),
         ("limits: {header_count: '7'}", "limits.header_count", "must be a whole number from 1 up, not '7'"),
@@ -317,6 +317,17 @@ def test_two_listeners_on_one_endpoint(tmp_path: Path) -> None:
         ("", "runtime: lucet", "vm_config.runtime", "must be one of auto, wasmtime, wasmer"),
         ("", "cpu_limit: never", "vm_config.cpu_limit", "must be a time"),
         ("", "memory_limit: 1KiB", "vm_config.memory_limit", "must be at least 65536 bytes"),
+        *(
+            ("", f"restart: {{traps: {value}}}", "vm_config.restart.traps", "must be a whole number from 0 to 1000000")
+            for value in ("-1", "1000001", "many", "1.5")
+        ),
+        *(
+            ("", f"restart: {{within: {value}}}", "vm_config.restart.within", "must be")
+            for value in ("0", "10ms", "-1s", "soon")
+        ),
+        ("", "restart: {spare: 2}", "vm_config.restart.spare", "must be true or false"),
+        ("", "restart: {delay: 1s}", "vm_config.restart.delay", "unknown key"),
+        ("", "restart: true", "vm_config.restart", "must be"),
         (
             "",
             "environment_variables: {host_env_keys: ['A=B']}",

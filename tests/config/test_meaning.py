@@ -26,6 +26,7 @@ from twisted_wasmproxy.config.model import (
     NativeFilterConfig,
     RedirectConfig,
     RemapConfig,
+    RestartConfig,
     ServerConfig,
     TimeoutsConfig,
     UpstreamConfig,
@@ -167,7 +168,7 @@ def test_filters_of_all_forms_stand_in_their_order(tmp_path: Path) -> None:
         MINIMAL
         + """
 wasm:
-  - {file: ats.yaml, phase: origin, runtime: wasmtime, cpu_limit: 50ms}
+  - {file: ats.yaml, phase: origin, runtime: wasmtime, cpu_limit: 50ms, restart: {traps: 5}}
   - {native: stamp, configuration: {a: [1, yes, "2"]}, phase: origin}
   - {name: new, rootId: r, vmConfig: {vmId: v, code: {local: {filename: filter.wasm}}, memory_limit: 1MiB}}
 """,
@@ -176,6 +177,7 @@ wasm:
     assert isinstance(old, WasmFilterConfig)
     assert (old.name, old.phase, old.fail_open) == ("old", Phase.ORIGIN, True)
     assert (old.vm.runtime, old.vm.cpu_limit, old.vm.code) == ("wasmtime", 0.05, tmp_path / "filter.wasm")
+    assert old.vm.restart == RestartConfig(traps=5, within=60.0, spare=True)
     assert isinstance(native, NativeFilterConfig)
     assert (native.native, native.name, native.phase) == ("stamp", "stamp", Phase.ORIGIN)
     assert native.configuration == {"a": [1, "yes", "2"]}

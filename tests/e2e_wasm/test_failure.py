@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e_wasm.conftest import Serve
-from tests.e2e_wasm.support import INTERRUPTIBLE, Stand, module, read_answer, serving, until
+from tests.e2e_wasm.support import INTERRUPTIBLE, Stand, module, read_answer, read_answers, serving, until
+from tests.support.proxy import free_port
 
 EVENTS = [
     *("create", "request_headers", "request_body", "request_trailers"),
@@ -71,6 +76,64 @@ def test_a_trap_at_the_end_of_a_stream_spoils_nothing(serve: Serve, event: str) 
         stand.wait_log("a fresh VM replaces the failed one")
         assert stand.ask("/").status == 200
         well_again(stand, "open")
+
+
+@pytest.mark.parametrize("name", ["shut", "open"])
+def test_the_traps_of_one_client_take_the_filter_from_nobody(serve: Serve, name: str) -> None:
+    """Each trap is followed at once by requests that the filter denies: none may reach the origin."""
+    with serve([module("other", vm_id="other"), module(name, fail_open=name == "open")], pacer="other") as stand:
+        for _ in range(30):
+            traps = [stand.send("/", **{name: "request_headers trap"})[0] for _ in range(3)]
+            denied = [stand.send("/", **{name: "request_headers reply 403 denied"}) for _ in range(3)]
+            for sock in traps:
+                with sock:
+                    assert read_answer(sock).status == (200 if name == "open" else 503)
+            for sock, tag in denied:
+                with sock:
+                    assert read_answer(sock).status == 403
+                assert not stand.seen(tag)
+        stand.wait_log("(trap 90 of 1000 in 60 s)")
+
+
+def test_a_pipelined_request_after_a_trap_is_filtered(serve: Serve) -> None:
+    with serve([module("open", fail_open=True)], pacer="open") as stand:
+        sock, _ = stand.send("/", open="request_headers pause")
+        with sock:
+            lines = ["GET / HTTP/1.1", "Host: example.com", "X-Tag: second", "x-open: request_headers reply 403 denied"]
+            sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+            assert stand.ask("/", open="request_headers trap").status == 200
+            assert [answer.status for answer in read_answers(sock, 2)] == [200, 403]
+        assert not stand.seen("second")
+
+
+def vms(port: int, *options: str) -> str:
+    """Return what `wasmproxy vms` prints."""
+    command = [Path(sys.executable).with_name("wasmproxy"), "vms", "--admin", f"http://127.0.0.1:{port}", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_beyond_the_budget_of_traps_streams_get_what_fail_open_says(serve: Serve) -> None:
+    budget = {"restart": {"traps": 2, "within": "1h"}}
+    admin = free_port()
+    listens = {"endpoint": f"tcp:{admin}:interface=127.0.0.1"}
+    with serve([module("open", vm_config=budget, fail_open=True)], pacer="open", admin=listens) as stand:
+        denial = "request_headers reply 403 denied"
+        for _ in range(2):
+            assert stand.ask("/", open="request_headers trap").status == 200
+            assert stand.ask("/", open=denial).status == 403
+        assert stand.ask("/", open="request_headers trap").status == 200
+        assert stand.ask("/", open=denial).status == 200
+        stand.wait_log("more than 2 traps in 3600 s")
+        well_again(stand, "open")
+        assert stand.ask("/", open=denial).status == 403
+        (found,) = json.loads(vms(admin, "--json"))["vms"]
+        assert (found["traps"], found["replaced_at_once"], found["restarted"], found["exhausted"]) == (3, 2, 1, 1)
+        assert (found["serving"], found["plugins"]) == (True, ["open"])
+        assert found["budget"] == {"traps": 2, "within": 3600.0, "spent": 3, "exhausted": True}
+        assert found["streams_without_vm"] >= 1
+        printed = vms(admin)
+        assert "  traps        3, 3 of 2 in the last 3600 s" in printed.splitlines()
+        assert "  replaced     2 at once, 1 after a delay" in printed.splitlines()
 
 
 HOW = ["trap", "hog", "recurse", "exit 0", "exit 3", *["loop"] * INTERRUPTIBLE]

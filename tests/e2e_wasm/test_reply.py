@@ -35,6 +35,17 @@ def test_a_request_is_answered_from_here(stand: Stand, name: str, event: str) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("event", ["create", "request_headers", "response_headers"])
+def test_a_denial_with_a_bad_header_denies(stand: Stand, name: str, event: str) -> None:
+    answer = stand.ask("/", **{name: f"{event} reply 403 denied x:y because"})
+    assert (answer.status, answer.body, answer.complete) == (403, b"denied", True)
+    lines = stand.told(answer.tag, name)
+    assert f"{name} reply 0" in lines
+    if event != "response_headers":
+        assert not stand.seen(answer.tag)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("held", [False, True])
 def test_a_response_is_replaced_at_its_head(stand: Stand, name: str, held: bool) -> None:
     script = "response_headers reply 451 gone"

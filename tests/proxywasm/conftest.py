@@ -20,7 +20,10 @@ from twisted_wasmproxy.proxywasm.plugin import Plugin
 from twisted_wasmproxy.proxywasm.vm import VM
 from twisted_wasmproxy.runtimes import available
 
-VM_OPTIONS = ("vm_id", "environment", "cpu_limit", "memory_limit", "lax_imports", "runtime", "allow_precompiled")
+VM_OPTIONS = (
+    *("vm_id", "environment", "cpu_limit", "memory_limit", "lax_imports", "runtime", "allow_precompiled"),
+    "restart",
+)
 
 
 class Loaded:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.proxywasm.guest import OUT_BYTES, OUT_U32, Guest
+from twisted_wasmproxy.config.model import RestartConfig
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.interfaces import Action
 from twisted_wasmproxy.proxywasm import PluginError
@@ -15,6 +16,7 @@ from twisted_wasmproxy.runtimes import get_engine
 
 REFUSED = ("response", 503, [], b"", b"wasm_fail_stream", 14)
 LATEST = FIRST_DELAY * (1 + JITTER)
+NEVER_AT_ONCE = RestartConfig(traps=0, spare=False)
 
 CALLBACKS = [f"proxy_on_{side}_{part}" for side in ("request", "response") for part in ("headers", "body", "trailers")]
 
@@ -33,7 +35,7 @@ def call_callback(stream, name):
 def test_X06_fail_closed_answers_503_or_breaks_off_after_the_response_head(bench, name):
     guest = Guest()
     guest.on(name, "unreachable")
-    loaded, stream = bench.stream(guest)
+    loaded, stream = bench.stream(guest, restart=NEVER_AT_ONCE)
     if name in ("proxy_on_response_body", "proxy_on_response_trailers"):
         stream.response_head(False)
         stream.response_headers_writable = False
@@ -49,7 +51,7 @@ def test_X06_fail_open_skips_the_plugin(bench, name):
     step = "(if (i32.eq (local.get 0) (i32.const 2)) (then unreachable))" if "create" in name else "unreachable"
     guest.on(name, step)
     guest.on("proxy_on_response_headers") if name != "proxy_on_response_headers" else None
-    loaded, stream = bench.stream(guest, fail_open=True)
+    loaded, stream = bench.stream(guest, fail_open=True, restart=NEVER_AT_ONCE)
     shown = "proxy_on_response_headers" if "create" in name else name
     assert call_callback(stream, shown) is Action.CONTINUE
     assert stream.response_head() is Action.CONTINUE
@@ -62,7 +64,7 @@ def test_X06_without_a_vm_streams_are_refused_until_there_is_a_fresh_one(bench):
     guest = Guest()
     guest.on("proxy_on_vm_start")
     guest.on("proxy_on_request_headers", "(if (i32.eqz (local.get 2)) (then unreachable))")
-    loaded, stream = bench.stream(guest)
+    loaded, stream = bench.stream(guest, restart=NEVER_AT_ONCE)
     failed = loaded.vm
     assert stream.request_head(False) is Action.PAUSE
     meanwhile = loaded.stream()
@@ -81,7 +83,7 @@ def test_X06_without_a_vm_streams_are_refused_until_there_is_a_fresh_one(bench):
 def test_X06_the_delay_doubles_up_to_a_limit_and_is_forgiven(bench):
     guest = Guest()
     guest.on("proxy_on_request_headers", "unreachable")
-    loaded = bench.load(guest)
+    loaded = bench.load(guest, restart=NEVER_AT_ONCE)
     expected = FIRST_DELAY
     for _ in range(9):
         loaded.stream().request_head()
@@ -117,7 +119,7 @@ def test_X06_streams_that_the_vm_holds_are_not_left_hanging(bench, fail_open):
     guest = Guest()
     guest.on("proxy_on_request_headers", "(if (i32.eqz (local.get 2)) (then unreachable))", result=1)
     guest.on("proxy_on_response_headers", result=1)
-    loaded = bench.load(guest, fail_open=fail_open)
+    loaded = bench.load(guest, fail_open=fail_open, restart=NEVER_AT_ONCE)
     held_request, held_response, free, resumed = (loaded.stream() for _ in range(4))
     assert held_request.request_head(True) is Action.PAUSE
     assert held_response.response_head(True) is Action.PAUSE
@@ -137,7 +139,7 @@ def test_X06_a_trap_elsewhere_fails_the_vm_too(bench, where):
     guest.on("proxy_on_configure", guest.call("proxy_set_tick_period_milliseconds", 10))
     guest.on("proxy_on_request_headers", result=1)
     guest.on(where, "unreachable")
-    loaded = bench.load(guest)
+    loaded = bench.load(guest, restart=NEVER_AT_ONCE)
     held, ends = loaded.stream(), loaded.stream()
     held.request_head()
     ends.request_head()
@@ -151,7 +153,7 @@ def test_X06_other_vms_and_shared_data_are_untouched(bench):
     guest.on("proxy_on_vm_start", guest.call("proxy_set_shared_data", b"k", b"v", 0))
     guest.on("proxy_on_request_headers", "unreachable")
     other.on("proxy_on_request_headers")
-    loaded, good = bench.load(guest), bench.load(other)
+    loaded, good = bench.load(guest, restart=NEVER_AT_ONCE), bench.load(other)
     held = good.stream()
     loaded.stream().request_head()
     assert held.request_head() is Action.CONTINUE
@@ -187,7 +189,7 @@ def test_X07_an_endless_loop_is_interrupted(bench):
         pytest.skip("this engine cannot be interrupted")
     guest = Guest()
     guest.on("proxy_on_request_headers", "(loop $again (br $again))")
-    loaded, stream = bench.stream(guest, cpu_limit=0.1)
+    loaded, stream = bench.stream(guest, cpu_limit=0.1, restart=NEVER_AT_ONCE)
     begin = time.monotonic()
     assert stream.request_head() is Action.PAUSE
     assert time.monotonic() - begin < 2

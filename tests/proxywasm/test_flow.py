@@ -6,6 +6,7 @@ import pytest
 
 from tests.proxywasm.guest import OUT_BYTES, Guest
 from twisted_wasmproxy.http.headers import Headers
+from twisted_wasmproxy.http.messages import Response
 from twisted_wasmproxy.interfaces import Action
 from twisted_wasmproxy.proxywasm.wire import encode_pairs
 
@@ -331,15 +332,71 @@ def test_an_answer_with_a_status_that_is_none_is_500(bench, status):
     assert any("no final status" in text for text in bench.texts())
 
 
-@pytest.mark.parametrize("headers", [((b"a", b"1\r\nb: 2"),), ((b"a b", b"1"),)])
-def test_an_answer_with_headers_that_could_split_it_is_refused(bench, headers):
+BAD_LINES = [
+    *((b"x-bad", b"1" + byte + b"2") for byte in (b"\n", b"\r", b"\0", b"\r\nx-worse: 1")),
+    *((name, b"1") for name in (b"", b"a b", b"a:b", b"a\n", b"\xff", b":bad", b":status")),
+]
+MALFORMED = [
+    b"\1\0\0",
+    b"\2\0\0\0" + encode_pairs([(b"a", b"1")])[4:],
+    encode_pairs([(b"a", b"1")])[:-1],
+    encode_pairs([(b"a", b"1")]) + b"x",
+    encode_pairs([(b"a", b"1")] * 1025),
+    b"\xff" * 40,
+]
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_a_bad_line_is_left_out_of_an_answer_that_is_sent_all_the_same(bench, line):
     guest = Guest()
-    call = answer(guest, headers=headers)
-    guest.on("proxy_on_request_headers", call)
+    call = answer(guest, headers=((b"x-a", b"1"), line, (b"x-b", b"2")))
+    guest.on("proxy_on_request_headers", call, result=0)
     loaded, stream = bench.stream(guest)
-    assert stream.request_head() is Action.CONTINUE
-    assert call.status(loaded.vm) == BAD_ARGUMENT
-    assert stream.events == []
+    assert stream.request_head() is Action.PAUSE
+    assert call.status(loaded.vm) == OK
+    assert stream.events == [("response", 403, [(b"x-a", b"1"), (b"x-b", b"2")], b"no", b"why", -1)]
+    assert any("left out" in text for text in bench.texts()) == (not line[0].startswith(b":"))
+
+
+@pytest.mark.parametrize("data", MALFORMED)
+def test_an_answer_whose_map_is_none_is_sent_without_it(bench, data):
+    guest = Guest()
+    call = guest.call("proxy_send_local_response", 403, b"why", b"no", data, NONE)
+    guest.on("proxy_on_request_headers", call, result=0)
+    loaded, stream = bench.stream(guest)
+    assert stream.request_head() is Action.PAUSE
+    assert call.status(loaded.vm) == OK
+    assert stream.events == [("response", 403, [], b"no", b"why", -1)]
+    assert any("map" in text for text in bench.texts())
+
+
+@pytest.mark.parametrize("part", ["headers", "body", "trailers"])
+@pytest.mark.parametrize("side", ["request", "response"])
+def test_a_denial_with_a_bad_line_denies_in_every_phase(bench, side, part):
+    guest = Guest()
+    guest.on(f"proxy_on_{side}_{part}", answer(guest, headers=((b"x-bad", b"1\n2"),)), result=0)
+    _, stream = bench.stream(guest)
+    stream.request_trailers = stream.response_trailers = Headers()
+    stream.response = Response(200, Headers()) if side == "response" else None
+    act = {
+        "headers": getattr(stream, f"{side}_head"),
+        "body": lambda: getattr(stream, f"{side}_data")(b"x"),
+        "trailers": getattr(stream.filter, f"{side}_trailers") or (lambda: None),
+    }[part]
+    assert act() is Action.PAUSE
+    assert [event[:3] for event in stream.events] == [("response", 403, [])]
+
+
+def test_a_stream_may_be_answered_as_it_begins(bench):
+    guest = Guest()
+    guest.on(
+        "proxy_on_context_create",
+        f"(if (i32.eq (local.get 0) (i32.const 2)) (then {answer(guest, headers=((b'', b''),)).code}))",
+    )
+    guest.on("proxy_on_request_headers", result=0)
+    _, stream = bench.stream(guest)
+    assert stream.request_head() is Action.PAUSE
+    assert [event[1] for event in stream.events] == [403]
 
 
 def test_D01_D02_a_context_that_is_not_done_waits_for_proxy_done(bench):

@@ -145,8 +145,10 @@ def test_a_trap_in_the_allocator_fails_the_vm(bench):
     guest.allocate = "unreachable"
     guest.on("proxy_on_request_headers", guest.call("proxy_get_header_map_value", 0, b":path", OUT_BYTES))
     loaded, stream = bench.stream(guest)
+    failed = loaded.vm
     stream.request_head()
-    assert loaded.plugin.root is None
+    assert failed.failed is not None
+    assert loaded.vm is not failed
     assert stream.events[0][:2] == ("response", 503)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.proxywasm.guest import OUT_BYTES, OUT_U32, OUT_U64, Guest
+from twisted_wasmproxy.config.model import RestartConfig
 from twisted_wasmproxy.proxywasm.abi import MetricType
 from twisted_wasmproxy.proxywasm.shared import SharedData
 
@@ -117,7 +118,7 @@ def test_X02_the_last_to_register_is_told(bench):
     first, last = (bench.load(guest, vm_id="receiver") for guest in receivers)
     sender = Guest()
     sender.on("proxy_on_configure", sender.call("proxy_enqueue_shared_queue", 1, b"item"))
-    bench.load(sender, vm_id="sender")
+    bench.load(sender, vm_id="sender", restart=RestartConfig(spare=False))
     bench.clock.advance(0)
     assert receivers[0].names(first.vm) == ["configure"]
     assert receivers[1].names(last.vm) == ["configure", "queue_ready"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.proxywasm.guest import Guest
+from twisted_wasmproxy.config.model import RestartConfig
 
 
 def ticking(period, *steps, **options):
@@ -73,15 +74,14 @@ def test_T05_each_plugin_has_its_own(bench):
 def test_T06_no_tick_after_the_end(bench, end):
     guest = ticking(10)
     guest.on("proxy_on_request_headers", "unreachable")
-    loaded, stream = bench.stream(guest, fail_open=True)
+    loaded, stream = bench.stream(guest, fail_open=True, restart=RestartConfig(traps=0))
     if end == "close":
         stream.close()
         loaded.set.close()
         assert bench.clock.getDelayedCalls() == []
     else:
         stream.request_head()
-        (restart,) = bench.clock.getDelayedCalls()
-        assert restart.getTime() > 0.5
+        assert [call.getTime() > 0.5 for call in bench.clock.getDelayedCalls() if call.getTime()] == [True]
 
 
 def test_without_a_tick_callback_a_timer_does_no_harm(bench):

@@ -134,8 +134,10 @@ def test_G11_an_exit_from_a_callback_fails_the_vm(bench):
     guest = Guest()
     guest.on("proxy_on_request_headers", guest.call("proc_exit", 0, module=WASI))
     loaded, stream = bench.stream(guest)
+    failed = loaded.vm
     stream.request_head()
-    assert loaded.plugin.root is None
+    assert failed.failed is not None
+    assert loaded.vm is not failed
     assert stream.events == [("response", 503, [], b"", b"wasm_fail_stream", 14)]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from twisted_wasmproxy.cache.policy import Freshness
     from twisted_wasmproxy.interfaces import IStoredResponse
 
-__all__ = ["CacheControl"]
+__all__ = ["CacheControl", "WasmControl"]
 
 
 class CacheControl(Protocol):
@@ -31,3 +31,10 @@ class CacheControl(Protocol):
 
     def freshness_of(self, stored: IStoredResponse) -> Freshness:
         """Return what the rules make of a stored response."""
+
+
+class WasmControl(Protocol):
+    """The Wasm modules in use."""
+
+    def figures(self) -> Sequence[Mapping[str, object]]:
+        """Return figures of each VM by name: numbers, texts, None, and mappings and lists of these."""

@@ -15,7 +15,8 @@ from twisted.web.server import Site
 
 from twisted_wasmproxy.admin.api import Api, ApiRequest
 from twisted_wasmproxy.admin.cache import CacheCalls
-from twisted_wasmproxy.admin.control import CacheControl
+from twisted_wasmproxy.admin.control import CacheControl, WasmControl
+from twisted_wasmproxy.admin.wasm import WasmCalls
 from twisted_wasmproxy.config.model import AdminConfig
 from twisted_wasmproxy.logs import Logger
 
@@ -50,12 +51,14 @@ class AdminServer:
         self.port: IListeningPort | None = None
         self._reactor = reactor
         self._cache = CacheCalls()
-        self._factory = WrappingFactory(_Site(Api(self._cache.calls()), reactor))
+        self._wasm = WasmCalls()
+        self._factory = WrappingFactory(_Site(Api({**self._cache.calls(), **self._wasm.calls()}), reactor))
         self._factory.noisy = False
 
-    def use(self, control: CacheControl | None) -> None:
-        """Act on this cache from now on; None if there is none."""
+    def use(self, control: CacheControl | None, wasm: WasmControl | None = None) -> None:
+        """Act on this cache from now on, and tell of these modules; None if there is none."""
         self._cache.control = control
+        self._wasm.control = wasm
 
     def open(self) -> Deferred[None]:
         """Listen; fails with AdminError (address in use, no permission, ...)."""

@@ -1,4 +1,4 @@
-"""The `wasmproxy` command: looks at configurations and modules, and at the cache of a running proxy."""
+"""The `wasmproxy` command: looks at configurations and modules, and at the cache and the modules of a running proxy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted_wasmproxy import __version__
+from twisted_wasmproxy.printable import printable_lines
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.cli.client import Client
@@ -32,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wasmproxy",
-        description="Check configurations of twisted-wasmproxy, look into Proxy-Wasm modules, and see to the cache of "
-        "a running proxy.",
+        description="Check configurations of twisted-wasmproxy, look into Proxy-Wasm modules, and see to the cache and "
+        "the modules of a running proxy.",
         epilog="The proxy itself is run by: twistd wasmproxy --config FILE",
     )
     parser.add_argument("--version", action="version", version=f"twisted-wasmproxy {__version__}")
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_purge(commands)
     _add_cache(commands)
+    _add_vms(commands)
     return parser
 
 
@@ -112,6 +114,16 @@ def _add_cache(commands: Commands) -> None:
     show.set_defaults(run=_cache_show)
     for topic in (stats, listing, show):
         _add_client_options(topic)
+
+
+def _add_vms(commands: Commands) -> None:
+    vms = commands.add_parser(
+        "vms",
+        help="traps, restarts and spares of the Wasm modules of a running proxy",
+        description="Print how the VMs of a running proxy fare. Exit status 0, or 1 if that fails.",
+    )
+    _add_client_options(vms)
+    vms.set_defaults(run=_vms)
 
 
 def _add_client_options(parser: argparse.ArgumentParser) -> None:
@@ -175,12 +187,18 @@ def _cache_show(options: argparse.Namespace) -> int:
     return _with_client(options, lambda client: cache.show(client, options.url, as_json=options.json))
 
 
+def _vms(options: argparse.Namespace) -> int:
+    from twisted_wasmproxy.cli.vms import run
+
+    return _with_client(options, lambda client: run(client, as_json=options.json))
+
+
 def _with_client(options: argparse.Namespace, act: Callable[[Client], int]) -> int:
     from twisted_wasmproxy.cli.client import ClientError, client_for
 
     try:
         client = client_for(options.admin, options.config)
     except ClientError as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return 1
     return act(client)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted_wasmproxy.cli.client import Client, ClientError
+from twisted_wasmproxy.printable import printable, printable_lines
 
 __all__ = ["listing", "purge", "show", "stats"]
 
@@ -139,13 +140,12 @@ def _state_text(variant: Mapping[str, Any]) -> str:
 
 
 def _fail(error: ClientError) -> int:
-    print(_printable(str(error), keep="\n"), file=sys.stderr)
+    print(printable_lines(str(error)), file=sys.stderr)
     return 1
 
 
-def _printable(text: object, keep: str = "") -> str:
-    """Return text in which nothing steers a terminal."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
+def _printable(value: object) -> str:
+    return printable(str(value))
 
 
 def _selection_text(entry: Mapping[str, object]) -> str:

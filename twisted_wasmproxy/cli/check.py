@@ -24,6 +24,7 @@ from twisted_wasmproxy.cache.stores.plugins import plugin_store
 from twisted_wasmproxy.config import Configuration, ConfigurationError, Location, Problem
 from twisted_wasmproxy.config.model import CacheStoreConfig, NativeFilterConfig, WasmFilterConfig
 from twisted_wasmproxy.filters.native import FilterError, native_factory
+from twisted_wasmproxy.printable import printable_lines
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, IMPORTS
 from twisted_wasmproxy.proxywasm.errors import PluginError
 from twisted_wasmproxy.proxywasm.host import WasmHost
@@ -59,7 +60,7 @@ def run(files: Sequence[Path], *, quiet: bool, verbose: bool, as_json: bool) -> 
         verdicts.append(verdict)
         if not as_json:
             for line in _lines(verdict, quiet):
-                print(line)
+                print(printable_lines(line))
     if as_json:
         print(json.dumps([_report(verdict) for verdict in verdicts], indent=2))
     return 1 if any(verdict.problems for verdict in verdicts) else 0

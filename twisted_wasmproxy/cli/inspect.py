@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted_wasmproxy.cli.sdk import recognise
+from twisted_wasmproxy.printable import printable
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, IMPORTS, MARKERS
 from twisted_wasmproxy.proxywasm.linker import unlinkable
 from twisted_wasmproxy.proxywasm.module import callback_problems, detect_version
@@ -37,7 +38,7 @@ def run(files: Sequence[Path], *, as_json: bool) -> int:
         print(json.dumps(reports if len(reports) > 1 else reports[0], indent=2))
     else:
         for report in reports:
-            print("\n".join(_lines(report)))
+            print("\n".join(map(printable, _lines(report))))
     return 0 if all(report["usable"] for report in reports) else 1
 
 
@@ -168,7 +169,7 @@ def _table(title: str, rows: Sequence[dict[str, str]], states: Sequence[str]) ->
     counts = {state: sum(row["state"] == state for row in rows) for state in states}
     summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     yield f"  {title}      {len(rows)}{f': {summary}' if summary else ''}"
-    labels = [f"{row['module']}.{row['name']}" if "module" in row else row["name"] for row in rows]
+    labels = [printable(f"{row['module']}.{row['name']}" if "module" in row else row["name"]) for row in rows]
     width = max(map(len, labels), default=0)
     for label, row in sorted(zip(labels, rows, strict=True), key=lambda pair: pair[0]):
         yield f"    {label:{width}}  {row['state']:{len(NOT_YET)}}  {row['type']}"

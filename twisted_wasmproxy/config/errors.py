@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from twisted_wasmproxy.config.model import Location
+from twisted_wasmproxy.printable import printable_lines
 
 __all__ = ["ConfigurationError", "Problem"]
 
@@ -18,7 +19,7 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.location}: {self.text}"
+        return printable_lines(f"{self.location}: {self.text}")
 
 
 class ConfigurationError(Exception):

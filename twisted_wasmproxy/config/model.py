@@ -394,6 +394,17 @@ class AccessLogConfig:
 
 
 @dataclass(frozen=True)
+class RestartConfig:
+    """How a VM that fails is replaced."""
+
+    traps: int = 1000
+    """How many in `within` seconds are made good at once; beyond, a fresh VM comes after a delay that doubles."""
+    within: float = 60.0
+    spare: bool = True
+    """Whether a started VM stands by."""
+
+
+@dataclass(frozen=True)
 class VMConfig:
     code: Path
     runtime: str = "auto"
@@ -408,6 +419,7 @@ class VMConfig:
     memory_limit: int = 128 * MIB
     lax_imports: bool = False
     """Satisfy unknown function imports by stubs instead of refusing the module."""
+    restart: RestartConfig = RestartConfig()
     location: Location | None = None
 
 

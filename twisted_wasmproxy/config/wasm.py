@@ -11,7 +11,7 @@ from typing import Any
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from twisted_wasmproxy.config import document
-from twisted_wasmproxy.config.model import VMConfig, WasmFilterConfig
+from twisted_wasmproxy.config.model import RestartConfig, VMConfig, WasmFilterConfig
 from twisted_wasmproxy.config.reader import Either, Key, ListOf, MapOf, Parser, Place, Record, Then
 from twisted_wasmproxy.config.values import (
     as_json,
@@ -19,6 +19,7 @@ from twisted_wasmproxy.config.values import (
     choice,
     duration,
     existing_file,
+    integer,
     plain,
     scalar,
     size,
@@ -164,10 +165,16 @@ _CODE = Record(
     refused={"remote": "only local.filename is supported"},
 )
 
+_RESTART = Then(
+    Record({"traps": Key(integer(0, 1_000_000)), "within": Key(duration(1.0)), "spare": Key(boolean)}),
+    lambda values, _: RestartConfig(**values),
+)
+
 LIMIT_KEYS = {
     "cpu_limit": Key(duration()),
     "memory_limit": Key(size(_PAGE)),
     "lax_imports": Key(boolean),
+    "restart": Key(_RESTART),
 }
 """Our own additions to vm_config."""
 

@@ -56,7 +56,7 @@ class Context:
 class RootContext(Context):
     """The context of one plugin in one VM."""
 
-    __slots__ = ("_done_timer", "_finished", "_period", "_timer", "configuring", "plugin", "streams")
+    __slots__ = ("_done_timer", "_finished", "_period", "_queues", "_timer", "configuring", "plugin", "streams")
 
     def __init__(self, vm: VM, plugin: Plugin) -> None:
         super().__init__(vm)
@@ -67,6 +67,8 @@ class RootContext(Context):
         self.configuring = False
         """Whether the guest is being told of its plugin configuration (0.1.0 asks for "the" configuration then)."""
         self._period = 0
+        self._queues: list[int] = []
+        """Those that it is told of when its VM, a spare, enters service."""
         self._timer: IDelayedCall | None = None
         self._done_timer: IDelayedCall | None = None
         self._finished: Callable[[], None] | None = None
@@ -91,10 +93,10 @@ class RootContext(Context):
         self.configuring = False
 
     def set_tick(self, period: int) -> None:
-        """Tick every `period` milliseconds from now on; 0 for no more."""
+        """Tick every `period` milliseconds from now on, in a spare VM once it serves; 0 for no more."""
         self._period = period
         self._cancel_timer()
-        if period and self.vm.failed is None:
+        if period and self.vm.failed is None and not self.vm.standing_by:
             self._timer = self.vm.services.clock.callLater(period / 1000, self._tick)
 
     def _tick(self) -> None:
@@ -112,6 +114,20 @@ class RootContext(Context):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def queue_registered(self, token: int) -> None:
+        """The guest wants to be told of the items of a queue."""
+        if self.vm.standing_by:
+            self._queues.append(token)
+        else:
+            self.vm.services.queues.own(token, self)
+
+    def enter_service(self) -> None:
+        """Its VM serves from now on: start the timer, and be told of queues."""
+        self.set_tick(self._period)
+        for token in self._queues:
+            self.vm.services.queues.own(token, self)
+        self._queues.clear()
 
     def queue_ready(self, token: int) -> None:
         """Tell the guest that an item lies in a queue that it has registered."""
@@ -218,11 +234,11 @@ class StreamContext(Context):
         request = self.stream.request
         size = len(request.headers.lines) + bool(request.method) + bool(request.path)
         size += bool(request.authority) + bool(request.scheme)
-        vm = self.vm
         try:
+            self._answered = self._resumed = False
             if not self.id:
                 self._create()
-            self._answered = self._resumed = False
+            vm = self.vm
             result = vm.call(self, vm.calls.on_request_headers, self.id, size, end_stream)
         except VMFailed:
             return self._failed()
@@ -257,11 +273,11 @@ class StreamContext(Context):
 
     def response_headers(self, end_stream: bool) -> Action:
         self._responded = False  # it may be shown what it has answered itself, and replace that
-        vm = self.vm
         try:
+            self._answered = self._resumed = False
             if not self.id:
                 self._create()
-            self._answered = self._resumed = False
+            vm = self.vm
             size = len(self.stream.response.headers.lines) + 1
             result = vm.call(self, vm.calls.on_response_headers, self.id, size, end_stream)
         except VMFailed:
@@ -301,11 +317,11 @@ class StreamContext(Context):
             return
         self.ended = True
         self._request_held = self._response_held = False
-        vm = self.vm
-        on_done = vm.calls.on_done
         try:
             if not self.id:
                 self._create()
+            vm = self.vm
+            on_done = vm.calls.on_done
             if on_done is None and vm.calls.on_log is None and vm.calls.on_delete is None:
                 self._forget()
             elif on_done is None or vm.call(self, on_done, self.id):
@@ -381,20 +397,34 @@ class StreamContext(Context):
             self._request_held = self._response_held = False
 
     def _enter(self, function: Any, *args: int) -> int:
+        self._answered = self._resumed = False
         if not self.id:
             self._create()
-        self._answered = self._resumed = False
         result: int = self.vm.call(self, function, self.id, *args)
         return result
 
     def _create(self) -> None:
+        if self.vm.failed is not None:
+            self._move()
         vm = self.vm
-        if vm.failed is not None:
-            raise VMFailed
         assert self.root is not None
         self.id = vm.new_id(self)
         if vm.calls.on_context_create is not None:
             vm.call(self, vm.calls.on_context_create, self.id, self.root.id)
+
+    def _move(self) -> None:
+        """Go over to the VM that has taken the place of the failed one, which has not been shown the stream yet.
+
+        Raises VMFailed where there is none.
+        """
+        left = self.root
+        assert left is not None
+        root = left.plugin.root
+        if root is None or root.vm.failed is not None:
+            raise VMFailed
+        self.root, self.vm = root, root.vm
+        root.streams += 1
+        left.stream_gone()
 
     def _headers_action(self, result: int) -> Action:
         if self._answered:

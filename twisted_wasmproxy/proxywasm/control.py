@@ -99,17 +99,14 @@ def clear_route_cache(context: Context) -> Status:
 def send_local_response(
     context: Context, status: int, details: bytes, body: bytes, headers: bytes, grpc_status: int
 ) -> Status:
-    """The answer is sent once the call has returned. Without a stream there is nothing to answer, which is OK."""
+    """The answer is sent once the call has returned. Without a stream there is nothing to answer, which is OK.
+
+    What is wrong with its headers or its status does not stop it: it may be a denial, and the guest that is told of a
+    failure goes on as if it had denied (ABI, `proxy_send_local_response`).
+    """
     if context.root is None:
         return Status.BAD_ARGUMENT
-    try:
-        pairs = [(name, value) for name, value in decode_pairs(headers) if not name.startswith(b":")]
-        fault = next((fault for name, value in pairs if (fault := acceptable(name, value)) is not None), None)
-    except ValueError as error:
-        fault = f"gives a local response a map that is no map: {error}"
-    if fault is not None:
-        _log.warn("{vm}: the module {fault}: refused", vm=context.vm.name, fault=fault)
-        return Status.BAD_ARGUMENT
+    pairs = _sendable(context, headers)
     if not 200 <= status <= 599:
         _log.warn(
             "{vm}: the module answers {status}, which is no final status: sends 500", vm=context.vm.name, status=status
@@ -118,3 +115,23 @@ def send_local_response(
     if isinstance(context, StreamContext):
         context.respond(status, pairs, body, details, grpc_status if grpc_status <= _LAST_GRPC_STATUS else -1)
     return Status.OK
+
+
+def _sendable(context: Context, headers: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the lines of a map that may stand in an answer; of a malformed map, none. What is left out is logged."""
+    try:
+        given = decode_pairs(headers)
+    except ValueError as error:
+        _log.warn("{vm}: the module answers with a map that is no map: {error}", vm=context.vm.name, error=error)
+        return []
+    lines = [(name, value) for name, value in given if not name.startswith(b":")]
+    faults = [fault for name, value in lines if (fault := acceptable(name, value)) is not None]
+    if not faults:
+        return lines
+    _log.warn(
+        "{vm}: in an answer, the module {fault}: left out ({lines} such lines)",
+        vm=context.vm.name,
+        fault=faults[0],
+        lines=len(faults),
+    )
+    return [line for line in lines if acceptable(*line) is None]

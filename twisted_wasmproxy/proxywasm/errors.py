@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted_wasmproxy.printable import printable_lines
+
 __all__ = ["PluginError", "VMFailed"]
 
 
@@ -9,9 +11,9 @@ class PluginError(Exception):
     """A module that cannot be used; the text names the file and says what is wrong, for the operator."""
 
     def __init__(self, file: str, text: str) -> None:
-        super().__init__(f"{file}: {text}")
+        super().__init__(printable_lines(f"{file}: {text}"))
         self.file = file
-        self.text = text
+        self.text = printable_lines(text)
         self.location: object = None
         """Where the plugin stands in the configuration, as text to be; None where that is not known."""
 

@@ -103,6 +103,7 @@ def get_size(context: Context, map_type: int) -> tuple[int] | Status:
 
 
 def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
+    """Replace all lines. Those that cannot be written are left out, lest a bad one keep what the guest takes away."""
     target = _writable(context, map_type)
     if target is None:
         return Status.BAD_ARGUMENT
@@ -112,6 +113,7 @@ def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
         return _refused(context, f"sets a map that is no map: {error}")
     control: dict[bytes, bytes] = {}
     lines = []
+    faults = []
     for name, value in given:
         lower = name.lower()
         if lower == b"host" and map_type == _REQUEST:
@@ -119,12 +121,20 @@ def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
         elif lower[:1] == b":":
             control[lower] = value
         elif (fault := acceptable(lower, value)) is not None:
-            return _refused(context, fault)
+            faults.append(fault)
         else:
             lines.append((name, lower, value))
-    for name, value in control.items():
+    for name, value in list(control.items()):
         if (fault := _control_fault(map_type, name, value)) is not None:
-            return _refused(context, fault)
+            faults.append(fault)
+            del control[name]
+    if faults:
+        _log.warn(
+            "{vm}: in a map, the module {fault}: left out ({lines} such lines)",
+            vm=context.vm.name,
+            fault=faults[0],
+            lines=len(faults),
+        )
     for name, value in control.items():
         _set_control(context.stream, map_type, name, value)
     spelled = {line[0]: line[1] for line in reversed(target.lines)}

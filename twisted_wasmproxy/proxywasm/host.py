@@ -85,6 +85,9 @@ class WasmHost:
             memory_limit=vm.memory_limit,
             lax_imports=vm.lax_imports,
             capabilities=config.capabilities,
+            traps=vm.restart.traps,
+            traps_within=vm.restart.within,
+            spare=vm.restart.spare,
         )
         self._warn_of_limits(engine, options)
         cache = self.cache if vm.allow_precompiled else None
@@ -107,7 +110,7 @@ class WasmHost:
                 self.release(plugin, _ignore)
             raise
         for keeper in self._keepers.values():
-            keeper.serving = True
+            keeper.put_in_service()
         return PluginSet(self, tuple(plugins))
 
     def stop(self) -> None:
@@ -116,6 +119,10 @@ class WasmHost:
             keeper.stop()
         self._keepers.clear()
         self._plugins.clear()
+
+    def figures(self) -> list[Mapping[str, object]]:
+        """Return what the control API tells of each VM, in the order in which they were made."""
+        return [keeper.figures() for keeper in self._keepers.values()]
 
     def refresh_log_levels(self) -> None:
         """Ask again for every plugin's log level."""

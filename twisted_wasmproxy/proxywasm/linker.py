@@ -19,6 +19,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from twisted_wasmproxy.logs import Logger
+from twisted_wasmproxy.printable import printable
 from twisted_wasmproxy.proxywasm.abi import IMPORTS, Errno, HostImport, Kind, Status
 from twisted_wasmproxy.runtimes.interface import Exit, FunctionType, HostFunction, Import, MemoryFault, Trap
 
@@ -74,7 +75,7 @@ def server(entry: HostImport) -> Callable[..., Any]:
 
 
 def _problem(item: Import) -> str | None:
-    label = f"{item.module}.{item.name}"
+    label = printable(f"{item.module}.{item.name}")
     if item.type is None:
         return f"{label}: a {item.kind} is imported, and this host offers functions only"
     entry = IMPORTS.get((item.module, item.name))
@@ -102,7 +103,7 @@ def _refusal(entry: HostImport) -> HostFunction:
 
 
 def _stub(vm: VM, item: Import) -> HostFunction:
-    label = f"{item.module}.{item.name}"
+    label = printable(f"{item.module}.{item.name}")
     answers = {"env": Status.UNIMPLEMENTED} | dict.fromkeys(("wasi_snapshot_preview1", "wasi_unstable"), Errno.NOSYS)
     known = item.module != "env" or item.name.startswith("proxy_")
     answer = answers.get(item.module) if known else None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 from twisted.logger import LogLevel as TwistedLevel
 
+from twisted_wasmproxy.printable import printable_lines
 from twisted_wasmproxy.proxywasm.abi import LogLevel, Status
 from twisted_wasmproxy.proxywasm.contexts import Context
 
@@ -70,7 +71,7 @@ def emit(context: Context, level: int, message: bytes) -> None:
         _LEVELS[LogLevel(level)],
         "wasm log{prefix}: {message}",
         prefix=voice.prefix,
-        message=message.decode("utf-8", "replace"),
+        message=printable_lines(message.decode("utf-8", "replace")),
         wasm_level=LogLevel(level).name.lower(),
         context_id=context.id,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted_wasmproxy.logs import Logger
+from twisted_wasmproxy.printable import printable
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, MARKERS, Version
 from twisted_wasmproxy.proxywasm.errors import PluginError
 from twisted_wasmproxy.proxywasm.linker import unlinkable
@@ -37,6 +38,11 @@ class Options:
     lax_imports: bool = False
     capabilities: frozenset[str] | None = None
     """Imports and callbacks that are allowed; None for all."""
+    traps: int = 1000
+    """How many in `traps_within` seconds are made good at once."""
+    traps_within: float = 60.0
+    spare: bool = True
+    """Whether a second VM stands by for the first to fail."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def load(
             code, start_function = export_start(wasm, info.start), EXPORT
         module = compile_module(engine, code)
     except (CompileError, ValueError) as error:
-        raise PluginError(str(file), str(error)) from error
+        raise PluginError(str(file), printable(str(error))) from error
     return ProxyModule(
         file=str(file),
         name=file.stem,
@@ -115,7 +121,10 @@ def callback_problems(info: ModuleInfo) -> list[str]:
 def _key(wasm: bytes, engine: Engine, options: Options) -> str:
     # Traffic Server and Envoy share by VM id, configuration and code; what else tells VMs apart here is theirs too.
     capabilities = None if options.capabilities is None else sorted(options.capabilities)
-    rest = (options.environment, options.cpu_limit, options.memory_limit, options.lax_imports, capabilities)
+    rest = (
+        *(options.environment, options.cpu_limit, options.memory_limit, options.lax_imports, capabilities),
+        *(options.traps, options.traps_within, options.spare),
+    )
     parts = (options.vm_id.encode(), options.configuration, wasm, engine.name.encode(), repr(rest).encode())
     digest = sha256()
     for part in parts:

@@ -47,6 +47,8 @@ class Plugin:
         self.keeper: VMKeeper | None = None
         self.root: RootContext | None = None
         """Its context in the present VM; None while there is none."""
+        self.streams_without_vm = 0
+        """Streams that found no VM: refused, or not shown to the plugin."""
         self.users = 0
         """How many places of running configurations it has; without any it ends with its last stream."""
         self._ended: list[Callable[[], None]] = []
@@ -62,6 +64,7 @@ class Plugin:
         """Make the context of a stream; without a VM, what `fail_open` says."""
         root = self.root
         if root is None:
+            self.streams_without_vm += 1
             return None if self.fail_open else Refusal(stream)
         return root.vm.stream_class(root, stream)
 
@@ -83,10 +86,17 @@ class Plugin:
         if not self.users and root is self.root:
             self._finish()
 
+    def vm_started(self, root: RootContext) -> None:
+        """There is a VM, with this context."""
+        self.root = root
+
     def vm_lost(self) -> None:
-        """The VM has failed: no context until the keeper has another."""
+        """The VM has failed or is closed: no context until the keeper has another."""
         self.root = None
-        if not self.users:
+
+    def end_if_unused(self) -> None:
+        """Without a VM, a plugin that no configuration has any more has nothing to wait for."""
+        if not self.users and self.root is None:
             self._finish()
 
     def _finish(self) -> None:

@@ -70,8 +70,12 @@ class Queues:
             self._last += 1
             token = self._tokens[vm_id, name] = self._last
             self._items[token] = deque()
-        self._owners[token] = owner
+        owner.queue_registered(token)
         return token
+
+    def own(self, token: int, owner: RootContext) -> None:
+        """Tell a context of the items of a queue from now on."""
+        self._owners[token] = owner
 
     def resolve(self, vm_id: bytes, name: bytes) -> int | None:
         """Return the number of a queue that has been registered."""

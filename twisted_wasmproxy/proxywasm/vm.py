@@ -2,7 +2,7 @@
 
 Everything that a host call asks of another stream than the one being shown, and `proxy_done`, waits in a queue until
 the outermost call into the guest has returned; so no call ever finds the guest busy. A trap, a time-out or an exit
-fails the VM for good: no more calls go in, the streams that it held are let go or refused, and its owner is told.
+fails the VM for good: no more calls go in, its owner is told, and the streams that it held are let go or refused.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted_wasmproxy.logs import Logger
+from twisted_wasmproxy.printable import printable
 from twisted_wasmproxy.proxywasm.abi import CALLBACKS, Status, Version
 from twisted_wasmproxy.proxywasm.contexts import Context, RootContext, StreamContext, stream_context
 from twisted_wasmproxy.proxywasm.errors import PluginError, VMFailed
@@ -92,6 +93,7 @@ class VM:
     __slots__ = (
         "_closed",
         "_deferred",
+        "_fresh_id",
         "_instance",
         "_next_id",
         "_running_deferred",
@@ -110,9 +112,11 @@ class VM:
         "name",
         "none",
         "on_failure",
+        "overran",
         "read",
         "read_u32",
         "services",
+        "standing_by",
         "stream_class",
         "version",
         "vm_id",
@@ -127,8 +131,18 @@ class VM:
     read_u32: Callable[[int], int]
     write_u32: Callable[[int, int], None]
 
-    def __init__(self, module: ProxyModule, services: Services, on_failure: Callable[[VM], None]) -> None:
-        """Instantiate and initialise the module. Raises PluginError."""
+    def __init__(
+        self,
+        module: ProxyModule,
+        services: Services,
+        on_failure: Callable[[VM], None],
+        *,
+        standing_by: bool = False,
+    ) -> None:
+        """Instantiate and initialise the module. Raises PluginError.
+
+        `on_failure` is called inside the call that fails, before streams are let go or refused.
+        """
         options = module.options
         self.module = module
         self.services = services
@@ -153,10 +167,14 @@ class VM:
         """The context of the call that is going on."""
         self.failed: str | None = None
         """Why the VM may not be called any more."""
+        self.overran = False
+        """Whether it failed by running into `cpu_limit` in a callback that no stream asked for."""
+        self.standing_by = standing_by
+        """Whether it is a spare: its timers do not run, and it is not told of queues."""
         self._deferred: deque[Callable[[], None]] = deque()
         self._running_deferred = False
         self._closed = False
-        self._next_id = 1
+        self._next_id = self._fresh_id = 1
         self.read = self.write = self.read_u32 = self.write_u32 = _no_memory
         self.malloc = _no_allocator
 
@@ -164,9 +182,11 @@ class VM:
         try:
             instance = module.code.instantiate(host_functions, Limits(options.memory_limit, options.cpu_limit))
         except LinkError as error:
-            raise PluginError(self.file, str(error)) from error
+            raise PluginError(self.file, printable(str(error))) from error
         except (RuntimeFault, Exit) as error:
-            raise PluginError(self.file, f"cannot be instantiated: {error}{_backtrace(error)}") from error
+            raise PluginError(
+                self.file, f"cannot be instantiated: {printable(str(error))}{_backtrace(error)}"
+            ) from error
         self._instance = instance
         self.read, self.write = instance.read, instance.write
         self.read_u32, self.write_u32 = instance.read_u32, instance.write_u32
@@ -198,12 +218,27 @@ class VM:
     def start_plugin(self, plugin: Plugin) -> RootContext:
         """Start a plugin in this VM and return its context. Raises PluginError; the VM is then to be closed."""
         root = RootContext(self, plugin)
+        served = self.served
         try:
             root.start()
         except PluginError:
             root.drop()
             raise
+        if not served:
+            self._fresh_id = self._next_id
         return root
+
+    @property
+    def served(self) -> bool:
+        """Whether a stream has been shown to it."""
+        return self._next_id != self._fresh_id
+
+    def enter_service(self) -> None:
+        """A spare becomes the VM of its plugins: start what has waited for that."""
+        self.standing_by = False
+        for context in list(self.contexts.values()):
+            if isinstance(context, RootContext):
+                context.enter_service()
 
     def call(self, context: Context, function: Any, *args: int) -> Any:
         """Call an exported function for a context. Raises VMFailed, also where the VM has failed before."""
@@ -235,9 +270,9 @@ class VM:
             self.failed = f"exited with {error.code}"
             raise PluginError(self.file, f"exited with {error.code} while it was started") from error
         except RuntimeFault as error:
-            self.failed = str(error)
+            self.failed = printable(str(error))
             name = self.calls.name_of(function) if context is not self.none else "its initialisation"
-            raise PluginError(self.file, f"{name} failed: {error}{_backtrace(error)}") from error
+            raise PluginError(self.file, f"{name} failed: {self.failed}{_backtrace(error)}") from error
         finally:
             self.entered = None
             self.effective = self.none
@@ -302,7 +337,7 @@ class VM:
         self._instance.close()
 
     def _fail(self, function: str, error: Exception) -> None:
-        self.failed = text = str(error)
+        self.failed = text = printable(str(error))
         _log.error(
             "{vm}: {function} failed: {text}{backtrace}",
             vm=self.name,
@@ -311,15 +346,17 @@ class VM:
             text=text,
             backtrace=_backtrace(error),
         )
+        self.overran = isinstance(error, Trap) and error.timed_out and not isinstance(self.entered, StreamContext)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """It has failed: tell its owner at once, and its streams once no call is going on; then close it."""
+        self.on_failure(self)
         entered = self.entered
         for context in list(self.contexts.values()):
             if isinstance(context, StreamContext) and context is not entered:
-                self._deferred.append(context.vm_failed)
-        self._deferred.append(self._failed_and_left)
-
-    def _failed_and_left(self) -> None:
-        self.close()
-        self.on_failure(self)
+                self.defer(context.vm_failed)
+        self.defer(self.close)
 
 
 def _no_memory(*args: Any) -> Any:
@@ -332,4 +369,4 @@ def _no_allocator(size: int) -> int:
 
 def _backtrace(error: Exception) -> str:
     frames = error.backtrace if isinstance(error, Trap) else ()
-    return "".join(f"\n    at {frame}" for frame in frames[:20])
+    return "".join(f"\n    at {printable(frame)}" for frame in frames[:20])

@@ -354,7 +354,7 @@ class _ModuleReader:
             reader.byte("a tag's attribute")
             self._type(reader, "a tag")
         else:
-            raise reader.fail(f"the import {module}.{name} is of the unknown kind {kind}", start)
+            raise reader.fail(f"the import {module!r}.{name!r} is of the unknown kind {kind}", start)
         return Import(module, name, _KINDS[kind], function_type)
 
     def _type(self, reader: _Reader, what: str) -> FunctionType:

@@ -372,13 +372,13 @@ class Fetch:
             elif self.ended:
                 made.abort()
             else:
+                self.stream = made
                 self._connected(made)
         except Exception:
             self.crashed()
 
     def _connected(self, made: OriginStream) -> None:
         """Send the head, and what has come of the content."""
-        self.stream = made
         self.server = made.server
         made.idle_timeout = self._idle_timeout
         if self._pauses:

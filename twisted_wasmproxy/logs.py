@@ -54,16 +54,6 @@ class Logger(TwistedLogger):
         if level >= level_of(self.namespace):
             super().emit(level, format, **{name: _shown(value) for name, value in kwargs.items()})
 
-
-def _shown(value: object) -> object:
-    if isinstance(value, str):
-        return printable_lines(value)
-    if isinstance(value, BaseException):
-        text = str(value)
-        shown = printable_lines(text)
-        return value if shown is text or shown == text else shown
-    return value
-
     def failure(
         self, format: str, failure: Failure | None = None, level: LogLevel = LogLevel.critical, **kwargs: object
     ) -> None:
@@ -78,6 +68,16 @@ def _shown(value: object) -> object:
         if left_out:
             format += f" ({left_out} more like it since the last one logged)"
         super().failure(format, failure, level, **kwargs)
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return printable_lines(value)
+    if isinstance(value, BaseException):
+        text = str(value)
+        shown = printable_lines(text)
+        return value if shown is text or shown == text else shown
+    return value
 
 
 class _Failures:

@@ -208,6 +208,8 @@ REFUSED_REQUESTS = {
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5.0\r\n\r\n": 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \xb2\r\n\r\n": 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n": 400,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b1\r\n\r\n" % (b"0" * 20): 400,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b1\r\n\r\n" % (b"0" * 5000): 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n": 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n": 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n": 400,
@@ -251,7 +253,18 @@ def test_a_refused_request_is_refused_byte_by_byte_too(data):
     assert caught.value.status == REFUSED_REQUESTS[data]
 
 
+@pytest.mark.parametrize("digits", [b"5", b"05", b"00000000000000000005"])
+def test_leading_zeros_of_a_length_are_not_passed_on(digits):
+    head = RequestHead(LIMITS, False)
+    read(head, [b"POST / HTTP/1.1\r\nHost: a\r\ncontent-length: %b\r\n\r\n" % digits])
+    assert (head.content_length, list(head.request.headers)) == (5, [(b"content-length", b"5")])
+    answer = ResponseHead(LIMITS)
+    read(answer, [b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n" % digits])
+    assert (answer.content_length, list(answer.response.headers)) == (5, [(b"Content-Length", b"5")])
+
+
 REFUSED_RESPONSES = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: %b1\r\n\r\n" % (b"0" * 5000),
     b"HTTP/1.1 099 Odd\r\n\r\n",
     b"HTTP/1.1 1000 Odd\r\n\r\n",
     b"HTTP/1.1 20 OK\r\n\r\n",

@@ -29,6 +29,7 @@ from twisted_wasmproxy.http.messages import REASONS, Request, Response
 __all__ = ["HeadLimits", "RequestHead", "ResponseHead"]
 
 _END = b"\r\n\r\n"
+_LENGTH_DIGITS = len(str(2**64 - 1))
 _PERSISTENCE = frozenset([b"close", b"keep-alive"])
 _KEEP_ALIVE = frozenset([b"keep-alive", b"Keep-Alive"])
 _NO_OPTIONS: set[bytes] = set()
@@ -176,6 +177,17 @@ class _Head(ABC):
     def _interpret(self, lines: list[tuple[bytes, bytes, bytes]]) -> None:
         """Make the message of the start line and these fields."""
 
+    def _read_length(self, line: tuple[bytes, bytes, bytes]) -> tuple[bytes, bytes, bytes]:
+        """Take the value of a Content-Length, which llhttp has found to be digits of a number of 64 bits.
+
+        Return the line to pass on: others may read leading zeros as something else than decimal digits.
+        """
+        key, name, digits = line
+        if len(digits) > _LENGTH_DIGITS:
+            raise MessageError(400, "Content-Length has too many digits")
+        self.content_length = int(digits)
+        return line if digits[0] != 0x30 or len(digits) == 1 else (key, name, b"%d" % self.content_length)
+
     def _read_connection(self, values: list[bytes], version_1_1: bool) -> set[bytes]:
         """Set `keep_alive`, take out the fields that Connection names, and return its options."""
         if len(values) == 1 and values[0] in _KEEP_ALIVE:
@@ -276,8 +288,7 @@ class RequestHead(_Head):
             elif key == b"connection":
                 connection.append(line[2])
             elif key == b"content-length":
-                self.content_length = int(line[2])
-                kept.append(line)
+                kept.append(self._read_length(line))
             elif key == b"transfer-encoding":
                 codings.append(line[2].lower())
             elif key == b"upgrade":
@@ -357,8 +368,7 @@ class ResponseHead(_Head):
             if key not in _RESPONSE_CONTROL:
                 kept.append(line)
             elif key == b"content-length":
-                self.content_length = int(line[2])
-                kept.append(line)
+                kept.append(self._read_length(line))
             elif key == b"connection":
                 connection.append(line[2])
             elif key == b"transfer-encoding":

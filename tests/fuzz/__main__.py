@@ -117,7 +117,7 @@ def _guided(name: str, seconds: int) -> None:
             f"-max_len={MAX_LENGTH}",
             f"-timeout={_SLOW}",
             f"-rss_limit_mb={_MEMORY}",
-            f"-artifact_prefix={chosen.folder}/crash-",
+            f"-artifact_prefix={chosen.folder}/",
             f"-dict={words.name}",
             "-verbosity=0",
             "-print_final_stats=1",

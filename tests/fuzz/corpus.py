@@ -45,7 +45,7 @@ def target(name: str) -> Target:
 
 
 def keep(name: str, data: bytes) -> Path:
-    """Write an input that has found a fault to the corpus; return its file."""
-    path = CORPUS / name / f"crash-{hashlib.sha256(data).hexdigest()[:16]}"
+    """Write an input that has found a fault to the corpus, under the name that libFuzzer gives it; return its file."""
+    path = CORPUS / name / f"crash-{hashlib.sha1(data).hexdigest()}"
     path.write_bytes(data)
     return path

@@ -233,6 +233,8 @@ REFUSED_REQUESTS = {
     b"GET / HTTP/1.1\r\nHost: a\r\nA: %b" % (b"a" * LIMITS.header_bytes): 431,
     b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"A: b\r\n" * (LIMITS.header_count + 1)): 431,
     b"\r\n" * LIMITS.request_line: 400,
+    b"\r\n\n": 400,
+    b"\n": 400,
 }
 
 

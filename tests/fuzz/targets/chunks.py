@@ -20,7 +20,7 @@ WORDS = [
 ]
 
 LIMITS = LimitsConfig(header_bytes=2048, header_count=20)
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:;[^\r\n]*)?)\r\n")
+_SIZE_LINE = re.compile(rb"(0*[0-9A-Fa-f]{1,15})((?:;[^\r\n]*)?)\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
 
 Decoded = tuple[bytes, int]

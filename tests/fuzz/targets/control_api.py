@@ -105,11 +105,5 @@ def run(data: bytes) -> None:
 def _request(data: bytes) -> bytes:
     line, _, rest = data.partition(b"\n")
     host, _, body = rest.partition(b"\n")
-    fields = b"Content-Type: application/json
-Connection: close
-Content-Length: %d" % len(body)
-    return b"%b HTTP/1.1
-Host: %b
-%b
-
-%b" % (line, host or b"localhost", fields, body)
+    fields = b"Content-Type: application/json\r\nConnection: close\r\nContent-Length: %d" % len(body)
+    return b"%b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n%b" % (line, host or b"localhost", fields, body)

@@ -108,7 +108,8 @@ class _Head(ABC):
             return self._feed_more(data)
         taken = len(self._start)
         if taken:
-            if b"\n" not in data and taken + len(data) <= self._limits.request_line:
+            # What follows a CR is judged: it may be an empty line that it has begun.
+            if b"\n" not in data and taken + len(data) <= self._limits.request_line and self._start[-1] != 0x0D:
                 self._start += data
                 return -1
             data = self._start + data
@@ -236,10 +237,10 @@ class RequestHead(_Head):
         if data[0] < 0x20:
             # RFC 9112 section 2.2: empty lines before a request line are to be skipped.
             begin = len(data) - len(data.lstrip(b"\r\n"))
-            if begin % 2 and begin == len(data):
-                begin -= 1
-            if data[:begin] != b"\r\n" * (begin // 2) or (begin == 0 and data != b"\r"):
+            half = begin % 2  # a CR at the end, whose LF may be to come
+            if not begin or data[:begin] != (b"\r\n" * (begin // 2 + 1))[:begin] or (half and begin < len(data)):
                 raise MessageError(400, "invalid line end before the request line")
+            begin -= half
             if begin > self._limits.request_line:
                 raise MessageError(400, "empty lines without end")
             if begin + 1 >= len(data):

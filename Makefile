@@ -65,7 +65,7 @@ examples: $(TEST_STAMP)
 	$(MAKE) -C examples/as_body
 
 clean:
-	rm -rf $(ENV) $(ENV310) $(CACHE_SUITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(ENV) $(ENV310) $(CACHE_SUITE) .fuzz build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf examples/as_body/node_modules docs/_build
 
 # A stamp is as new as the last installation of what it names; nothing is asked of the network while it is.

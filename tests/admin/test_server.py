@@ -166,7 +166,11 @@ def test_two_hosts_are_none(admin: Admin) -> None:
 
 @pytest.mark.parametrize(
     ("field", "status"),
-    [(b"Host: \xff", b"421"), (b"Host: localhost\r\nContent-Type: \xff", b"415"), (b"Host: 127.0.0.1:\xc2\xb2", b"421")],
+    [
+        (b"Host: \xff", b"421"),
+        (b"Host: localhost\r\nContent-Type: \xff", b"415"),
+        (b"Host: 127.0.0.1:\xc2\xb2", b"421"),
+    ],
 )
 def test_fields_that_are_no_text_are_refused_as_others_are(admin: Admin, field: bytes, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", admin.port), timeout=10) as client:

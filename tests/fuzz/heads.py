@@ -63,7 +63,10 @@ def check_fields(data: bytes, headers: Headers, upgrade: bytes | None) -> None:
     sent = []
     for line in data.partition(b"\r\n")[2].partition(b"\r\n\r\n")[0].split(b"\r\n") if data else []:
         name, _, value = line.partition(b":")
-        sent.append((name, value.strip(b" \t")))
+        value = value.strip(b" \t")
+        if name.lower() == b"content-length":
+            value = value.lstrip(b"0") or b"0"
+        sent.append((name, value))
     allowed = {b"connection", b"upgrade"} if upgrade is not None else set()
     for key, name, value in headers.lines:
         assert key == name.lower()

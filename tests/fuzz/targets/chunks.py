@@ -67,7 +67,7 @@ def _plainly(data: bytes) -> tuple[Decoded | str | None, bool]:
     at = 0
     unusual = False
     while (line := _SIZE_LINE.match(data, at)) is not None:
-        unusual = unusual or bool(line[2])
+        unusual = unusual or bool(line[2]) or len(line[1]) > 32
         at = line.end()
         size = int(line[1], 16)
         if not size:

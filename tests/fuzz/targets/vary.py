@@ -46,10 +46,10 @@ def run(data: bytes) -> None:
     assert selects(stored, request), "a request is not answered by its own response"
     for name, value in selected:
         assert (value is None) == (name not in request)
-    # What has been normalised is normal.
     normal = Headers([(name, value) for name, value in selected if value is not None])
-    assert selecting(varying, normal) == selected
-    assert selects(stored, normal)
+    if not any(b'"' in value for _, value in normal):
+        assert selecting(varying, normal) == selected, "what has been normalised is normal"
+        assert selects(stored, normal)
     # A field more, or one less, that Vary names, is another request.
     for name, value in selected:
         other = request.copy()

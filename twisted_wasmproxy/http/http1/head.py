@@ -108,8 +108,8 @@ class _Head(ABC):
             return self._feed_more(data)
         taken = len(self._start)
         if taken:
-            # What follows a CR is judged: it may be an empty line that it has begun.
-            if b"\n" not in data and taken + len(data) <= self._limits.request_line and self._start[-1] != 0x0D:
+            # Behind empty lines, what comes is judged at once: it may be the wrong half of another.
+            if b"\n" not in data and taken + len(data) <= self._limits.request_line and self._start[-1] > 0x0D:
                 self._start += data
                 return -1
             data = self._start + data

@@ -1,6 +1,8 @@
 """Heads: what is read from them whatever the pieces they come in, and what is refused."""
 
+import contextlib
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -263,6 +265,41 @@ def test_leading_zeros_of_a_length_are_not_passed_on(digits):
     answer = ResponseHead(LIMITS)
     read(answer, [b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n" % digits])
     assert (answer.content_length, list(answer.response.headers)) == (5, [(b"Content-Length", b"5")])
+
+
+def cost_of_dribbling(new, data):
+    """Return the CPU time of a head that comes byte by byte, or is refused before its end."""
+    times = []
+    for _ in range(3):
+        head = new()
+        begin = time.thread_time()
+        with contextlib.suppress(MessageError):
+            for at in range(len(data)):
+                head.feed(data[at : at + 1])
+        times.append(time.thread_time() - begin)
+    return min(times)
+
+
+DRIBBLED = {
+    "a target": lambda size: b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * size),
+    "a method": lambda size: b"G" * size,
+    "a method and what is none": lambda size: b"G" * (size // 2) + b"\r" * (size // 2),
+    "empty lines": lambda size: b"\r\n" * (size // 2),
+    "empty lines and a method": lambda size: b"\r\n" * (size // 4) + b"G" * (size // 2),
+    "a name": lambda size: b"GET / HTTP/1.1\r\n" + b"a" * size,
+    "a value": lambda size: b"GET / HTTP/1.1\r\nA: " + b"a" * size,
+    "spaces": lambda size: b"GET / HTTP/1.1\r\nA: " + b" " * size,
+    "lines": lambda size: b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (size // 6),
+    "a reason": lambda size: b"HTTP/1.1 200 " + b"a" * size,
+}
+
+
+@pytest.mark.parametrize("name", DRIBBLED)
+def test_a_head_that_comes_byte_by_byte_costs_in_proportion_to_its_size(name):
+    limits = LimitsConfig(request_line=1 << 20, header_bytes=1 << 20)
+    data = DRIBBLED[name]
+    new = (lambda: ResponseHead(limits)) if name == "a reason" else (lambda: RequestHead(limits, False))
+    assert cost_of_dribbling(new, data(40_000)) < 6 * cost_of_dribbling(new, data(10_000))
 
 
 REFUSED_RESPONSES = [

@@ -63,6 +63,7 @@ class _Head(ABC):
         "_limits",
         "_lines",
         "_parser",
+        "_skipped",
         "_start",
         "_tail",
         "chunked",
@@ -92,7 +93,8 @@ class _Head(ABC):
     def __init__(self, limits: HeadLimits) -> None:
         self._limits = limits
         self._parser: HttpRequestParser | HttpResponseParser | None = None
-        self._start = b""
+        self._start = bytearray()
+        self._skipped = 0  # bytes of empty lines before what is kept
         self._incomplete = [True]
         self.on_headers_complete = self._incomplete.clear
         """llhttp's callback."""
@@ -108,27 +110,31 @@ class _Head(ABC):
             return self._feed_more(data)
         taken = len(self._start)
         if taken:
-            # Behind empty lines, what comes is judged at once: it may be the wrong half of another.
-            if b"\n" not in data and taken + len(data) <= self._limits.request_line and self._start[-1] > 0x0D:
+            # A CR alone has begun an empty line, or is wrong.
+            if b"\n" not in data and taken + len(data) <= self._limits.request_line and self._start != b"\r":
                 self._start += data
                 return -1
-            data = self._start + data
+            data = bytes(self._start) + data
         begin = self._start_line(data)
         if begin < 0:
-            self._start = data
+            self._keep(data)
             return -1
         self._parser = self._parser_type(self)
         end = data.find(_END, begin - 2) + 4
         if end < 4:
-            self.size = len(data)
+            self.size = self._skipped + len(data)
             self._fields = bytearray(data[begin:])
             self._tail = data[max(begin - 2, len(data) - 3) :]
             self._judge(self._parser_start + data[begin:], len(self._fields))
             return -1
-        self.size = end
+        self.size = self._skipped + end
         self._judge(self._parser_start + data[begin:end], end - begin)
         self._finish(data[begin : end - 4])
         return end - taken
+
+    def _keep(self, data: bytes) -> None:
+        """Keep the beginning of a start line until more comes."""
+        self._start = bytearray(data)
 
     def _feed_more(self, data: bytes) -> int:
         joined = self._tail + data
@@ -241,10 +247,12 @@ class RequestHead(_Head):
             if not begin or data[:begin] != (b"\r\n" * (begin // 2 + 1))[:begin] or (half and begin < len(data)):
                 raise MessageError(400, "invalid line end before the request line")
             begin -= half
-            if begin > self._limits.request_line:
+            if self._skipped + begin > self._limits.request_line:
                 raise MessageError(400, "empty lines without end")
-            if begin + 1 >= len(data):
+            if begin + half == len(data):
                 return -1
+            if data[begin] < 0x20:
+                raise MessageError(400, "invalid request line")
         match = REQUEST_LINE.match(data, begin)
         if match is None:
             self._refuse_start(data, begin)
@@ -260,6 +268,14 @@ class RequestHead(_Head):
         else:
             raise MessageError(505, "the version of HTTP is neither 1.0 nor 1.1")
         return end
+
+    def _keep(self, data: bytes) -> None:
+        rest = data.lstrip(b"\r\n")
+        if len(rest) != len(data):  # empty lines that were found right: they need not be looked at again
+            half = data[-1:] if not rest and len(data) % 2 else b""
+            self._skipped += len(data) - len(rest) - len(half)
+            data = rest or half
+        super()._keep(data)
 
     def _refuse_start(self, data: bytes, begin: int) -> None:
         """Raise MessageError unless the request line in `data` may still become a valid one."""

@@ -18,6 +18,8 @@ __all__ = ["LIMIT", "Bench", "Cost", "bench"]
 LIMIT = 20.0
 """How many times the CPU time of an ordinary request another one may take."""
 _SUSPICIOUS = LIMIT / 2
+_PATIENCE = 10.0
+"""Seconds to wait for an answer."""
 _AGAIN = 5
 """Further measurements of what seems to cost much: the least of them counts, since a busy machine only adds."""
 
@@ -36,7 +38,7 @@ class Bench:
         """What the origin says to a path; `ok`, fresh for an hour, for all others."""
         origin.script = self._answer
         self._clock = (~proxy.process.pid << 3) | 2  # clock_getcpuclockid
-        self._fence = open_to(proxy.port, timeout=60)
+        self._fence = open_to(proxy.port, timeout=_PATIENCE)
         self._number = 0
         self._idle: float = statistics.median(self._spent(lambda: None) for _ in range(50))
 
@@ -67,7 +69,7 @@ class Bench:
         """Return the milliseconds of CPU time for a connection with one request."""
 
         def exchange() -> None:
-            conversation = open_to(self.proxy.port, timeout=60)
+            conversation = open_to(self.proxy.port, timeout=_PATIENCE)
             try:
                 if client is not None:
                     client(conversation)
@@ -93,7 +95,7 @@ class Bench:
 
     def ask(self, path: str, fields: bytes = b"") -> int:
         """Ask for something and return the status."""
-        conversation = open_to(self.proxy.port, timeout=60)
+        conversation = open_to(self.proxy.port, timeout=_PATIENCE)
         try:
             conversation.send(self.get(path, fields))
             return conversation.reply().status

@@ -237,6 +237,10 @@ REFUSED_REQUESTS = {
     b"\r\n" * LIMITS.request_line: 400,
     b"\r\n\n": 400,
     b"\n": 400,
+    b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % (b"a" * 1025): 400,
+    b"GET http://%b/ HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a." * 600): 400,
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: %b\r\n\r\n" % (b"a," * 100): 400,
+    b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"Connection: a\r\n" * 101): 400,
 }
 
 
@@ -303,6 +307,7 @@ def test_a_head_that_comes_byte_by_byte_costs_in_proportion_to_its_size(name):
 
 
 REFUSED_RESPONSES = [
+    b"HTTP/1.1 200 OK\r\nConnection: %b\r\n\r\n" % (b"a," * 100),
     b"HTTP/1.1 200 OK\r\nContent-Length: %b1\r\n\r\n" % (b"0" * 5000),
     b"HTTP/1.1 099 Odd\r\n\r\n",
     b"HTTP/1.1 1000 Odd\r\n\r\n",

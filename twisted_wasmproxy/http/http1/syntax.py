@@ -74,6 +74,11 @@ field_lines = _FieldLines()
 """`field_lines[line]` takes a valid field line, without its end, apart: (lower-case name, name, value)."""
 
 
+_AUTHORITY_LIMIT = 1024
+"""Bytes of an authority: a name has 253 characters at most, each of which may be percent-encoded."""
+_OPTIONS_LIMIT = 100
+"""Options in the Connection fields of a message."""
+
 _valid_authorities: set[bytes] = set()
 _VALID_AUTHORITIES_LIMIT = 1024
 
@@ -82,7 +87,7 @@ def is_valid_authority(value: bytes) -> bool:
     """Return whether `value` is `uri-host [":" port]` (RFC 9110 section 7.2) without user information."""
     if value in _valid_authorities:
         return True
-    match = _AUTHORITY.fullmatch(value)
+    match = _AUTHORITY.fullmatch(value) if len(value) <= _AUTHORITY_LIMIT else None
     if match is None or int(match[1] or 0) > 65535:
         return False
     if len(_valid_authorities) >= _VALID_AUTHORITIES_LIMIT:
@@ -93,7 +98,9 @@ def is_valid_authority(value: bytes) -> bool:
 
 
 def connection_options(values: list[bytes]) -> set[bytes]:
-    """Return the lower-case options of Connection lines (RFC 9110 section 7.6.1)."""
+    """Return the lower-case options of Connection lines (RFC 9110 section 7.6.1). Raises MessageError for too many."""
+    if len(values) + sum([value.count(b",") for value in values]) > _OPTIONS_LIMIT:
+        raise MessageError(400, "too many connection options")
     return {
         option for value in values for option in (part.strip(b" \t").lower() for part in value.split(b",")) if option
     }

@@ -1,5 +1,5 @@
-"""Request targets, heads under the default limits, and chunked content: what is awkward costs no more than 20 times what
-is ordinary of the same size, or of an ordinary request."""
+"""Request targets, chunked content, and heads under the default limits: what is awkward costs no more than 20 times what
+is ordinary."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_head_in_many_small_pieces(running: Bench) -> None:
 def test_the_default_limits_let_no_more_in(tmp_path: Path) -> None:
     with bench(tmp_path, header_bytes="64KiB", request_line="16KiB") as running:
         running.answers["/"] = ok(b"ok", "Cache-Control: max-age=60", "Vary: Accept-Language, Cookie")
-        for name in ("Accept-Language", "Cookie", "Cache-Control", "If-None-Match", "Connection", "X-Other"):
+        for name in ("Accept-Language", "Cache-Control"):
             field = name.encode()
             costs = {
                 shape: (

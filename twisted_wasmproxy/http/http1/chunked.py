@@ -33,7 +33,7 @@ def _small_chunks() -> re.Pattern[bytes]:
     for high in range(1, 16):
         longer = b"|".join(b"%x" % low + chunk % (16 * high + low) for low in range(16))
         by_digit.append(b"%x(?:%b|%b)" % (high, chunk % high, longer))
-    return re.compile(b"(?:%b)*" % b"|".join(by_digit), re.DOTALL | re.IGNORECASE)
+    return re.compile(b"(?:0{0,8}(?:%b))*" % b"|".join(by_digit), re.DOTALL | re.IGNORECASE)
 
 
 _SMALL_CHUNKS = _small_chunks()

@@ -1,5 +1,4 @@
-"""Request targets, chunked content, and heads under the default limits: what is awkward costs no more than 20 times what
-is ordinary."""
+"""Request targets, chunked content, and heads under the default limits: what is awkward costs about as much as others."""
 
 from __future__ import annotations
 

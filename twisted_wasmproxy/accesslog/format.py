@@ -21,7 +21,7 @@ from twisted_wasmproxy.accesslog.record import TransactionRecord
 if TYPE_CHECKING:
     from twisted_wasmproxy.http.headers import Headers
 
-__all__ = ["FIELDS", "FORMATS", "HEADER_FIELDS", "JSON_MEMBERS", "FormatError", "compile_format"]
+__all__ = ["FIELDS", "FORMATS", "HEADER_FIELDS", "JSON_MEMBERS", "TEXT_LIMIT", "FormatError", "compile_format"]
 
 Formatter = Callable[[TransactionRecord], str]
 """Makes the line of a record, without its end."""
@@ -67,19 +67,33 @@ _URI_SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~
 _URI_ESCAPES = tuple(bytes([byte]) if byte in _URI_SAFE else b"%%%02X" % byte for byte in range(256))
 
 
+TEXT_LIMIT = 8 * 1024
+"""Bytes of one text that are written; a line of Traffic Server's has hardly more in all."""
+
+
+def _cut(value: bytes) -> bytes:
+    return value[:TEXT_LIMIT] + b"..."
+
+
 def _escape(value: bytes) -> str:
+    if len(value) > TEXT_LIMIT:
+        value = _cut(value)
     if not value.translate(None, _SAFE):
         return value.decode("ascii") or "-"
     return "".join(map(_ESCAPES.__getitem__, value))  # many times as fast as `translate`
 
 
 def _escape_quoted(value: bytes) -> str:
+    if len(value) > TEXT_LIMIT:
+        value = _cut(value)
     if not value.translate(None, _SAFE_QUOTED):
         return value.decode("ascii") or "-"
     return "".join(map(_ESCAPES_QUOTED.__getitem__, value))
 
 
 def _uri_escape(value: bytes) -> bytes:
+    if len(value) > TEXT_LIMIT:
+        value = _cut(value)
     return b"".join(map(_URI_ESCAPES.__getitem__, value)) if value.translate(None, _URI_SAFE) else value
 
 
@@ -354,6 +368,8 @@ def _all_headers(headers_of: Callable[[TransactionRecord], Headers | None]) -> C
 
 
 def _string(value: bytes) -> str:
+    if len(value) > TEXT_LIMIT:
+        value = _cut(value)
     return _encode(value.decode("utf-8", "backslashreplace")) if value else "null"
 
 

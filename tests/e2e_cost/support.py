@@ -40,7 +40,6 @@ class Bench:
         self._clock = (~proxy.process.pid << 3) | 2  # clock_getcpuclockid
         self._fence = open_to(proxy.port, timeout=_PATIENCE)
         self._number = 0
-        self._idle: float = statistics.median(self._spent(lambda: None) for _ in range(50))
 
     def _answer(self, arrival: Arrival) -> bool:
         content = arrival.content()
@@ -60,33 +59,25 @@ class Bench:
 
     def _cpu(self) -> int:
         """Return the nanoseconds of CPU time that the proxy has taken, once it has nothing left to do."""
-        for _ in range(2):  # what the first has let go on is done when the second is answered
-            self._fence.say("/fence")
-            assert self._fence.reply().status == 204
+        self._fence.say("/fence")
+        assert self._fence.reply().status == 204
         return time.clock_gettime_ns(self._clock)
 
     def cost(self, message: bytes, client: Callable[[Conversation], object] | None = None) -> float:
-        """Return the milliseconds of CPU time for a connection with one request."""
-
-        def exchange() -> None:
-            conversation = open_to(self.proxy.port, timeout=_PATIENCE)
-            try:
-                if client is not None:
-                    client(conversation)
-                else:
-                    conversation.sock.sendall(message)
-                    conversation.reply()
-            except (OSError, AssertionError):  # refused before it was all there
-                pass
-            finally:
-                conversation.sock.close()
-
-        return (self._spent(exchange) - self._idle) / 1e6
-
-    def _spent(self, action: Callable[[], None]) -> float:
+        """Return the milliseconds of CPU time for a connection with one request: `message`, or what `client` does."""
         before = self._cpu()
-        action()
-        return self._cpu() - before
+        conversation = open_to(self.proxy.port, timeout=_PATIENCE)
+        try:
+            if client is not None:
+                client(conversation)
+            else:
+                conversation.sock.sendall(message)
+                conversation.reply()
+        except (OSError, AssertionError):  # refused before it was all there
+            pass
+        finally:
+            conversation.sock.close()
+        return (self._cpu() - before) / 1e6
 
     def get(self, path: str, fields: bytes = b"", method: str = "GET", body: bytes = b"") -> bytes:
         """Return a request; a Host among the fields takes the place of its own."""

@@ -1,4 +1,4 @@
-"""Request targets, chunked content, and heads under the default limits: what is awkward costs about as much as others."""
+"""Request targets, chunked content, and heads under the default limits: none costs many times what others do."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def _config(folder: Path, origin: ScriptedOrigin, **limits: Any) -> dict[str, An
     config["upstreams"]["origin"].update({"retries": 0, "health": {"max_failures": 10**6}})
     config["remap"] = [
         {"match": {"path": "/fence"}, "respond": 204},
-        {"match": {"regex": "/moved/([^/]*)/?(.*)"}, "redirect": {"to": "https://$host/$1$path?$query"}},
+        {"match": {"regex": "/moved/([^/]*)/?(.*)"}, "redirect": {"to": "https://$host$path?$query"}},
         {
             "match": {"path": "/keyed/"},
             "rewrite": "/",

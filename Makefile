@@ -3,6 +3,8 @@
 # Extras that `make test` and `make lint` install; `build` adds the compiler that rebuilds the example modules.
 EXTRAS ?= test,lint
 PYTEST ?= -n 2
+# Seconds that `make fuzz` spends on each target.
+FUZZ_SECONDS ?= 60
 comma := ,
 
 ENV := .venv
@@ -11,11 +13,12 @@ SOURCES := pyproject.toml setup.cfg scripts/find-python scripts/make-venv
 RUN_STAMP := $(ENV)/.installed
 TEST_STAMP := $(ENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 BENCH_STAMP := $(ENV)/.installed-bench
+FUZZ_STAMP := $(ENV)/.installed-fuzz
 WASMER_STAMP := $(ENV310)/.installed-test
 CACHE_SUITE := .cache-tests
 SUITE_STAMP := $(CACHE_SUITE)/.installed
 
-.PHONY: help run test test-wasmer test-cache lint bench docs examples clean
+.PHONY: help run test test-wasmer test-cache fuzz lint bench docs examples clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +26,7 @@ help:
 	@echo 'make test         run all tests'
 	@echo 'make test-wasmer  run the tests of engines, the Proxy-Wasm host and example modules on CPython 3.10 (wasmer)'
 	@echo 'make test-cache   run the public HTTP cache test suite against the proxy (needs Node.js)'
+	@echo 'make fuzz         fuzz what reads bytes from outside, FUZZ_SECONDS (60) for each target'
 	@echo 'make lint         ruff, mypy, import rules'
 	@echo 'make bench        compare with Envoy, nginx and twisted.web on this machine'
 	@echo 'make docs         build the documentation as HTML in docs/_build'
@@ -42,6 +46,9 @@ test-wasmer: $(WASMER_STAMP)
 
 test-cache: $(TEST_STAMP) $(SUITE_STAMP)
 	CACHE_SUITE=$(CACHE_SUITE) $(ENV)/bin/python -m pytest tests/cache_suite
+
+fuzz: $(FUZZ_STAMP)
+	$(ENV)/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: $(TEST_STAMP)
 	$(ENV)/bin/ruff check
@@ -65,7 +72,7 @@ examples: $(TEST_STAMP)
 	$(MAKE) -C examples/as_body
 
 clean:
-	rm -rf $(ENV) $(ENV310) $(CACHE_SUITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(ENV) $(ENV310) $(CACHE_SUITE) .fuzz build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf examples/as_body/node_modules docs/_build
 
 # A stamp is as new as the last installation of what it names; nothing is asked of the network while it is.
@@ -75,6 +82,10 @@ $(RUN_STAMP): $(SOURCES)
 
 $(TEST_STAMP): $(SOURCES)
 	@python=$$(scripts/find-python) && scripts/make-venv $(ENV) "$$python" $(EXTRAS)
+	@touch $@ $(RUN_STAMP)
+
+$(FUZZ_STAMP): $(SOURCES)
+	@python=$$(scripts/find-python) && scripts/make-venv $(ENV) "$$python" test,fuzz
 	@touch $@ $(RUN_STAMP)
 
 $(BENCH_STAMP): $(SOURCES)

@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_wasmproxy.accesslog.format import FIELDS, FORMATS, HEADER_FIELDS, FormatError, compile_format
+from twisted_wasmproxy.accesslog.format import (
+    FIELDS,
+    FORMATS,
+    HEADER_FIELDS,
+    TEXT_LIMIT,
+    FormatError,
+    compile_format,
+)
 from twisted_wasmproxy.accesslog.record import TransactionRecord
 from twisted_wasmproxy.http.headers import Headers
 
@@ -270,3 +277,13 @@ def test_a_connect_is_logged_by_its_authority() -> None:
     assert line("%<cqhm> %<pqu>", method=b"CONNECT", scheme=b"", path=b"", authority=b"h:443", mapped_url=b"") == (
         "CONNECT h:443"
     )
+
+
+@pytest.mark.parametrize("octet", [b"a", b" ", b"\xff", b'"', b"%"])
+def test_long_texts_are_cut(octet: bytes) -> None:
+    long = record(request_headers=Headers([(b"User-Agent", octet * 60_000)]))
+    quoted = compile_format('"%<{User-Agent}cqh>" %<{User-Agent}ecqh>')(long)
+    told = json.loads(compile_format("json")(long))["user_agent"]
+    assert len(quoted) <= 6 * TEXT_LIMIT + 100
+    assert told.endswith("...")
+    assert len(told) <= 4 * TEXT_LIMIT + 3

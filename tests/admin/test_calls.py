@@ -116,6 +116,8 @@ def test_a_soft_purge_makes_stale_and_keeps(admin: Admin) -> None:
         ({"url": "a.example/"}, "must be a whole URL"),
         ({"url": "ftp://a/"}, "must be a whole URL"),
         ({"url": "http:///x"}, "must be a whole URL"),
+        ({"url": "http\u017f://a/"}, "must be a whole URL"),
+        ({"url": "http://a:\u0661/"}, "must be a whole URL"),
         ({"url": "http://u:p@a/"}, "must be a whole URL"),
         ({"url": "http://a b/"}, "must be a whole URL"),
         ({"url": 5}, "'url' must be printable text"),

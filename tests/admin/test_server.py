@@ -164,6 +164,20 @@ def test_two_hosts_are_none(admin: Admin) -> None:
         assert client.makefile("rb").readline().split()[1] in (b"400", b"421")
 
 
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        (b"Host: \xff", b"421"),
+        (b"Host: localhost\r\nContent-Type: \xff", b"415"),
+        (b"Host: 127.0.0.1:\xc2\xb2", b"421"),
+    ],
+)
+def test_fields_that_are_no_text_are_refused_as_others_are(admin: Admin, field: bytes, status: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", admin.port), timeout=10) as client:
+        client.sendall(b"POST /cache/purge HTTP/1.1\r\n%b\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}" % field)
+        assert client.makefile("rb").readline().split()[1] == status
+
+
 @given(st.binary(max_size=300))
 def test_whatever_is_posted_the_answer_is_json_and_the_server_goes_on(admin: Admin, body: bytes) -> None:
     response, answer = admin.raw("POST", "/cache/purge", body, JSON)

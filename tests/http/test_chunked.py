@@ -1,6 +1,7 @@
 """Chunked content: the same in any pieces, and bounded in what it may cost."""
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -119,6 +120,39 @@ def test_framing_out_of_proportion_is_refused(flood):
     again = flood.removeprefix(b"0\r\n")
     with pytest.raises(MessageError):
         decode([flood, *[again] * (10 * LIMITS.header_bytes // len(again))])
+
+
+def test_zeros_before_a_size_have_an_end():
+    assert decode([b"%b3\r\nabc\r\n0\r\n\r\n" % (b"0" * 31)])[0] == b"abc"
+    with pytest.raises(MessageError):
+        decode([b"%b3\r\nabc\r\n0\r\n\r\n" % (b"0" * 32)])
+
+
+@pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 255, 256, 257, 4095, 70_000])
+def test_chunks_of_every_size_are_stepped_over(size):
+    chunk = b"%X;x\r\n%b\r\n" % (size, (b"\r\n0\r\n\r\n" * size)[:size])
+    data = chunk * 3 + b"00\r\n\r\nrest"
+    for step in (len(data), 7 if size < 1000 else 4099):
+        pieces = [data[at : at + step] for at in range(0, len(data), step)]
+        assert decode(pieces) == (chunk[chunk.index(b"\n") + 1 : -2] * 3, None, b"rest")
+
+
+def cpu(function):
+    """Return the least CPU time of three runs."""
+    times = []
+    for _ in range(3):
+        begin = time.thread_time()
+        function()
+        times.append(time.thread_time() - begin)
+    return min(times)
+
+
+@pytest.mark.parametrize("content", [b"\r\n", b"\r\n0\r\n\r\n", b"0\r\n\r\n"], ids=repr)
+def test_content_full_of_line_ends_costs_what_other_content_does(content):
+    def body(filling):
+        return [b"10000\r\n%b\r\n" % (filling * 65536)[:65536]] * 16 + [b"0\r\n\r\n"]
+
+    assert cpu(lambda: decode(body(content))) < 10 * cpu(lambda: decode(body(b"a")))
 
 
 def test_too_many_trailers_are_refused():

@@ -1,6 +1,8 @@
 """Heads: what is read from them whatever the pieces they come in, and what is refused."""
 
+import contextlib
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -210,6 +212,8 @@ REFUSED_REQUESTS = {
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5.0\r\n\r\n": 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \xb2\r\n\r\n": 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n": 400,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b1\r\n\r\n" % (b"0" * 20): 400,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %b1\r\n\r\n" % (b"0" * 5000): 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n": 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n": 400,
     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n": 400,
@@ -233,6 +237,12 @@ REFUSED_REQUESTS = {
     b"GET / HTTP/1.1\r\nHost: a\r\nA: %b" % (b"a" * LIMITS.header_bytes): 431,
     b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"A: b\r\n" * (LIMITS.header_count + 1)): 431,
     b"\r\n" * LIMITS.request_line: 400,
+    b"\r\n\n": 400,
+    b"\n": 400,
+    b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % (b"a" * 1025): 400,
+    b"GET http://%b/ HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a." * 600): 400,
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: %b\r\n\r\n" % (b"a," * 100): 400,
+    b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"Connection: a\r\n" * 101): 400,
 }
 
 
@@ -253,7 +263,54 @@ def test_a_refused_request_is_refused_byte_by_byte_too(data):
     assert caught.value.status == REFUSED_REQUESTS[data]
 
 
+@pytest.mark.parametrize("digits", [b"5", b"05", b"00000000000000000005"])
+def test_leading_zeros_of_a_length_are_not_passed_on(digits):
+    head = RequestHead(LIMITS, False)
+    read(head, [b"POST / HTTP/1.1\r\nHost: a\r\ncontent-length: %b\r\n\r\n" % digits])
+    assert (head.content_length, list(head.request.headers)) == (5, [(b"content-length", b"5")])
+    answer = ResponseHead(LIMITS)
+    read(answer, [b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n" % digits])
+    assert (answer.content_length, list(answer.response.headers)) == (5, [(b"Content-Length", b"5")])
+
+
+def cost_of_dribbling(new, data):
+    """Return the CPU time of a head that comes byte by byte, or is refused before its end."""
+    times = []
+    for _ in range(3):
+        head = new()
+        begin = time.thread_time()
+        with contextlib.suppress(MessageError):
+            for at in range(len(data)):
+                head.feed(data[at : at + 1])
+        times.append(time.thread_time() - begin)
+    return min(times)
+
+
+DRIBBLED = {
+    "a target": lambda size: b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * size),
+    "a method": lambda size: b"G" * size,
+    "a method and what is none": lambda size: b"G" * (size // 2) + b"\r" * (size // 2),
+    "empty lines": lambda size: b"\r\n" * (size // 2),
+    "empty lines and a method": lambda size: b"\r\n" * (size // 4) + b"G" * (size // 2),
+    "a name": lambda size: b"GET / HTTP/1.1\r\n" + b"a" * size,
+    "a value": lambda size: b"GET / HTTP/1.1\r\nA: " + b"a" * size,
+    "spaces": lambda size: b"GET / HTTP/1.1\r\nA: " + b" " * size,
+    "lines": lambda size: b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (size // 6),
+    "a reason": lambda size: b"HTTP/1.1 200 " + b"a" * size,
+}
+
+
+@pytest.mark.parametrize("name", DRIBBLED)
+def test_a_head_that_comes_byte_by_byte_costs_in_proportion_to_its_size(name):
+    limits = LimitsConfig(request_line=1 << 20, header_bytes=1 << 20)
+    data = DRIBBLED[name]
+    new = (lambda: ResponseHead(limits)) if name == "a reason" else (lambda: RequestHead(limits, False))
+    assert cost_of_dribbling(new, data(40_000)) < 6 * cost_of_dribbling(new, data(10_000))
+
+
 REFUSED_RESPONSES = [
+    b"HTTP/1.1 200 OK\r\nConnection: %b\r\n\r\n" % (b"a," * 100),
+    b"HTTP/1.1 200 OK\r\nContent-Length: %b1\r\n\r\n" % (b"0" * 5000),
     b"HTTP/1.1 099 Odd\r\n\r\n",
     b"HTTP/1.1 1000 Odd\r\n\r\n",
     b"HTTP/1.1 20 OK\r\n\r\n",

@@ -21,7 +21,7 @@ from twisted_wasmproxy.accesslog.record import TransactionRecord
 if TYPE_CHECKING:
     from twisted_wasmproxy.http.headers import Headers
 
-__all__ = ["FIELDS", "FORMATS", "HEADER_FIELDS", "JSON_MEMBERS", "FormatError", "compile_format"]
+__all__ = ["FIELDS", "FORMATS", "HEADER_FIELDS", "JSON_MEMBERS", "TEXT_LIMIT", "FormatError", "compile_format"]
 
 Formatter = Callable[[TransactionRecord], str]
 """Makes the line of a record, without its end."""
@@ -61,25 +61,40 @@ def compile_format(text: str) -> Formatter:
 
 _SAFE = bytes(set(range(0x21, 0x7F)) - set(b'"\\'))
 _SAFE_QUOTED = _SAFE + b" "
-_ESCAPES = {byte: chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in range(256)}
-_ESCAPES_QUOTED = {**_ESCAPES, 0x20: " "}
-_URI_SAFE = re.compile(rb"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
+_ESCAPES = tuple(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in range(256))
+_ESCAPES_QUOTED = (*_ESCAPES[:0x20], " ", *_ESCAPES[0x21:])
+_URI_SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?#[]@!$&'()*+,;=%"
+_URI_ESCAPES = tuple(bytes([byte]) if byte in _URI_SAFE else b"%%%02X" % byte for byte in range(256))
+
+
+TEXT_LIMIT = 8 * 1024
+"""Bytes of one text that are written; a line of Traffic Server's has hardly more in all."""
+
+
+def _cut(value: bytes) -> bytes:
+    return value[:TEXT_LIMIT] + b"..."
 
 
 def _escape(value: bytes) -> str:
+    if len(value) > TEXT_LIMIT:
+        value = _cut(value)
     if not value.translate(None, _SAFE):
         return value.decode("ascii") or "-"
-    return value.decode("latin-1").translate(_ESCAPES)
+    return "".join(map(_ESCAPES.__getitem__, value))  # many times as fast as `translate`
 
 
 def _escape_quoted(value: bytes) -> str:
+    if len(value) > TEXT_LIMIT:
+        value = _cut(value)
     if not value.translate(None, _SAFE_QUOTED):
         return value.decode("ascii") or "-"
-    return value.decode("latin-1").translate(_ESCAPES_QUOTED)
+    return "".join(map(_ESCAPES_QUOTED.__getitem__, value))
 
 
 def _uri_escape(value: bytes) -> bytes:
-    return _URI_SAFE.sub(lambda match: b"%%%02X" % match[0][0], value)
+    if len(value) > TEXT_LIMIT:
+        value = _cut(value)
+    return b"".join(map(_URI_ESCAPES.__getitem__, value)) if value.translate(None, _URI_SAFE) else value
 
 
 # Values
@@ -353,6 +368,8 @@ def _all_headers(headers_of: Callable[[TransactionRecord], Headers | None]) -> C
 
 
 def _string(value: bytes) -> str:
+    if len(value) > TEXT_LIMIT:
+        value = _cut(value)
     return _encode(value.decode("utf-8", "backslashreplace")) if value else "null"
 
 

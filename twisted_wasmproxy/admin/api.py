@@ -29,7 +29,7 @@ __all__ = ["Api", "ApiError", "ApiRequest", "Call", "Members"]
 BODY_LIMIT = 64 * 1024
 """Bytes of a request body; beyond: 413."""
 
-_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::\d*)?")
+_HOST = re.compile(rb"(\[[^\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 
 _log = Logger()
 
@@ -110,9 +110,10 @@ class Api(Resource):
 
 
 def _check_host(request: ApiRequest) -> None:
-    fields = request.requestHeaders.getRawHeaders("Host") or []
+    # As bytes: asked for as text, what is not UTF-8 would raise.
+    fields = request.requestHeaders.getRawHeaders(b"Host") or []
     match = _HOST.fullmatch(fields[0]) if len(fields) == 1 else None
-    host = match[1].strip("[]").lower().removesuffix(".") if match else ""
+    host = match[1].decode("latin-1").strip("[]").lower().removesuffix(".") if match else ""
     if host == "localhost" or host.endswith(".localhost"):
         return
     try:
@@ -138,8 +139,8 @@ def _query(request: ApiRequest) -> str:
 
 
 def _body(request: ApiRequest) -> dict[str, object]:
-    kind = (request.getHeader("Content-Type") or "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    kind = (request.getHeader(b"Content-Type") or b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
         raise ApiError(415, "the body must be application/json, and Content-Type say so")
     if _query(request):
         raise ApiError(400, "what is asked goes into the body, not into the query")

@@ -24,8 +24,8 @@ __all__ = ["CacheCalls", "selected_url"]
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000
 """How many stored responses `GET /cache/entries` shows. A thousand hold the reactor up for some 40 ms."""
 
-_URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.IGNORECASE | re.DOTALL)
-_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.IGNORECASE | re.DOTALL | re.ASCII)
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _NOT_IN_URLS = re.compile(r"[^!-~]+")
 _CRITERIA = ("url", "prefix", "host", "key")
 

@@ -16,6 +16,9 @@ _AUTHORITY = re.compile(
     rb"((?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?",
 )
 
+_LIMIT: Final = 1024
+"""Bytes of an authority: a name has 253 characters at most, each of which may be percent-encoded."""
+
 _known: Final[dict[bytes, bytes]] = {}
 _KNOWN_LIMIT = 1024
 
@@ -29,7 +32,7 @@ def normal_authority(value: bytes) -> bytes | None:
     known = _known.get(value)
     if known is not None:
         return known
-    match = _AUTHORITY.fullmatch(value)
+    match = _AUTHORITY.fullmatch(value) if len(value) <= _LIMIT else None
     if match is None:
         return None
     host, digits = match.groups()

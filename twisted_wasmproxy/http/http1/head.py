@@ -32,6 +32,7 @@ from twisted_wasmproxy.http.messages import REASONS, Request, Response
 __all__ = ["HeadLimits", "RequestHead", "RequestLimits", "ResponseHead"]
 
 _END = b"\r\n\r\n"
+_LENGTH_DIGITS = len(str(2**64 - 1))
 _PERSISTENCE = frozenset([b"close", b"keep-alive"])
 _KEEP_ALIVE = frozenset([b"keep-alive", b"Keep-Alive"])
 _NO_OPTIONS: set[bytes] = set()
@@ -74,6 +75,7 @@ class _Head(ABC):
         "_limits",
         "_lines",
         "_parser",
+        "_skipped",
         "_start",
         "_tail",
         "chunked",
@@ -104,7 +106,8 @@ class _Head(ABC):
     def __init__(self, limits: HeadLimits) -> None:
         self._limits = limits
         self._parser: HttpRequestParser | HttpResponseParser | None = None
-        self._start = b""
+        self._start = bytearray()
+        self._skipped = 0  # bytes of empty lines before what is kept
         self._incomplete = [True]
         self.on_headers_complete = self._incomplete.clear
         """llhttp's callback."""
@@ -120,26 +123,31 @@ class _Head(ABC):
             return self._feed_more(data)
         taken = len(self._start)
         if taken:
-            if b"\n" not in data and taken + len(data) <= self._limits.request_line:
+            # A CR alone has begun an empty line, or is wrong.
+            if b"\n" not in data and taken + len(data) <= self._limits.request_line and self._start != b"\r":
                 self._start += data
                 return -1
-            data = self._start + data
+            data = bytes(self._start) + data
         begin = self._start_line(data)
         if begin < 0:
-            self._start = data
+            self._keep(data)
             return -1
         self._parser = self._parser_type(self)
         end = data.find(_END, begin - 2) + 4
         if end < 4:
-            self.size = len(data)
+            self.size = self._skipped + len(data)
             self._fields = bytearray(data[begin:])
             self._tail = data[max(begin - 2, len(data) - 3) :]
             self._judge(self._parser_start + data[begin:], len(self._fields))
             return -1
-        self.size = end
+        self.size = self._skipped + end
         self._judge(self._parser_start + data[begin:end], end - begin)
         self._finish(data[begin : end - 4])
         return end - taken
+
+    def _keep(self, data: bytes) -> None:
+        """Keep the beginning of a start line until more comes."""
+        self._start = bytearray(data)
 
     def _feed_more(self, data: bytes) -> int:
         joined = self._tail + data
@@ -189,6 +197,17 @@ class _Head(ABC):
     @abstractmethod
     def _interpret(self, lines: list[tuple[bytes, bytes, bytes]]) -> None:
         """Make the message of the start line and these fields."""
+
+    def _read_length(self, line: tuple[bytes, bytes, bytes]) -> tuple[bytes, bytes, bytes]:
+        """Take the value of a Content-Length, which llhttp has found to be digits of a number of 64 bits.
+
+        Return the line to pass on: others may read leading zeros as something else than decimal digits.
+        """
+        key, name, digits = line
+        if len(digits) > _LENGTH_DIGITS:
+            raise MessageError(400, "Content-Length has too many digits")
+        self.content_length = int(digits)
+        return line if digits[0] != 0x30 or len(digits) == 1 else (key, name, b"%d" % self.content_length)
 
     def _read_connection(self, values: list[bytes], version_1_1: bool) -> set[bytes]:
         """Set `keep_alive`, take out the fields that Connection names, and return its options."""
@@ -240,14 +259,16 @@ class RequestHead(_Head):
         if data[0] < 0x20:
             # RFC 9112 section 2.2: empty lines before a request line are to be skipped.
             begin = len(data) - len(data.lstrip(b"\r\n"))
-            if begin % 2 and begin == len(data):
-                begin -= 1
-            if data[:begin] != b"\r\n" * (begin // 2) or (begin == 0 and data != b"\r"):
+            half = begin % 2  # a CR at the end, whose LF may be to come
+            if not begin or data[:begin] != (b"\r\n" * (begin // 2 + 1))[:begin] or (half and begin < len(data)):
                 raise MessageError(400, "invalid line end before the request line")
-            if begin > self._limits.request_line:
+            begin -= half
+            if self._skipped + begin > self._limits.request_line:
                 raise MessageError(400, "empty lines without end")
-            if begin + 1 >= len(data):
+            if begin + half == len(data):
                 return -1
+            if data[begin] < 0x20:
+                raise MessageError(400, "invalid request line")
         match = REQUEST_LINE.match(data, begin)
         if match is None:
             self._refuse_start(data, begin)
@@ -263,6 +284,14 @@ class RequestHead(_Head):
         else:
             raise MessageError(505, "the version of HTTP is neither 1.0 nor 1.1")
         return end
+
+    def _keep(self, data: bytes) -> None:
+        rest = data.lstrip(b"\r\n")
+        if len(rest) != len(data):  # empty lines that were found right: they need not be looked at again
+            half = data[-1:] if not rest and len(data) % 2 else b""
+            self._skipped += len(data) - len(rest) - len(half)
+            data = rest or half
+        super()._keep(data)
 
     def _refuse_start(self, data: bytes, begin: int) -> None:
         """Raise MessageError unless the request line in `data` may still become a valid one."""
@@ -294,8 +323,7 @@ class RequestHead(_Head):
             elif key == b"connection":
                 connection.append(line[2])
             elif key == b"content-length":
-                self.content_length = int(line[2])
-                kept.append(line)
+                kept.append(self._read_length(line))
             elif key == b"transfer-encoding":
                 codings.append(line[2].lower())
             elif key == b"upgrade":
@@ -378,8 +406,7 @@ class ResponseHead(_Head):
             if key not in _RESPONSE_CONTROL:
                 kept.append(line)
             elif key == b"content-length":
-                self.content_length = int(line[2])
-                kept.append(line)
+                kept.append(self._read_length(line))
             elif key == b"connection":
                 connection.append(line[2])
             elif key == b"transfer-encoding":

@@ -90,9 +90,14 @@ field_lines = _FieldLines()
 request_field_lines = _RequestFieldLines()
 """The same for a request, but for `UNDERSCORE` instead of a name with an underscore: found once, when a line is new."""
 
+_OPTIONS_LIMIT = 100
+"""Options in the Connection fields of a message."""
+
 
 def connection_options(values: list[bytes]) -> set[bytes]:
-    """Return the lower-case options of Connection lines (RFC 9110 section 7.6.1)."""
+    """Return the lower-case options of Connection lines (RFC 9110 section 7.6.1). Raises MessageError for too many."""
+    if len(values) + sum([value.count(b",") for value in values]) > _OPTIONS_LIMIT:
+        raise MessageError(400, "too many connection options")
     return {
         option for value in values for option in (part.strip(b" \t").lower() for part in value.split(b",")) if option
     }

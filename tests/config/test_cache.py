@@ -120,7 +120,7 @@ def test_every_key_of_the_section_reaches_the_model(tmp_path: Path) -> None:
             set_cookie="bypass",
             surrogate_keys=("site", "a:b/c"),
             collapse=False,
-            finish_abandoned=False,
+            finish_abandoned=None,
             key=CacheKeyConfig("sort", ("q", "p_*"), ("x",), False, ("X-A",), ("sid",)),
         ),
     )

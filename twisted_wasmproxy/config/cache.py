@@ -17,6 +17,7 @@ from twisted_wasmproxy.config.model import (
     CacheRules,
     CacheStoreConfig,
     DiskCacheConfig,
+    FinishConfig,
 )
 from twisted_wasmproxy.config.reader import Either, Key, ListOf, Place, Record, Then
 from twisted_wasmproxy.config.values import (
@@ -147,7 +148,17 @@ _RULE_KEYS = {
     "invalid_age": Key(choice("stale", "ignore")),
     "surrogate_keys": Key(ListOf(_surrogate_key)),
     "collapse": Key(boolean),
-    "finish_abandoned": Key(boolean),
+    "collapse_timeout": Key(duration()),
+    "finish_abandoned": Key(
+        Either(
+            ScalarNode,
+            Then(boolean, lambda finish, _: FinishConfig() if finish else None),
+            Then(
+                Record({"remaining": Key(size()), "completed": Key(number(0.0, 1.0)), "timeout": Key(duration())}),
+                lambda values, _: FinishConfig(**values),
+            ),
+        )
+    ),
     "key": Key(_KEY),
 }
 

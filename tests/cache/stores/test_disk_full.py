@@ -3,41 +3,66 @@
 from __future__ import annotations
 
 import os
+import queue
 import resource
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from tests.cache.stores.contract import noise
 from tests.cache.stores.driver import until
-from tests.cache.stores.test_disk_faults import KEY, fill, opened
+from tests.cache.stores.test_disk_faults import KEY, opened
 from tests.cache.support import head
 from tests.e2e.support import eventually
 from tests.e2e_cache.support import FRESH, Arrival, Stand, ok, serving
+from tests.support.reactor import run
 from twisted_wasmproxy.cache.entry import StoreError
+from twisted_wasmproxy.cache.stores.disk_index import Change
 from twisted_wasmproxy.cache.stores.disk_layout import CHUNK
+from twisted_wasmproxy.cache.stores.disk_response import DiskResponse
 
 MIB = 1024 * 1024
 
 
 def test_what_was_found_stays_readable_though_room_is_made_before_it_is_held(tmp_path: Path) -> None:
-    store = opened(tmp_path / "cache", 32 * MIB, map_size=12 * MIB)
-    store.save(head(), noise(2 * MIB))
-    (found,) = store.lookup(KEY)
-    store.remove(found)
-    for number in range(60):
-        store.call(lambda number=number: store.store.create(head(b"http://more/%d" % number), None, None, 0)).abort()
-        fill(store, 1)
-        for stored in store.lookup(b"http://h/0"):
-            store.call(lambda stored=stored: store.store.remove(stored))
-    store.hold(found)
-    assert store.content(found) == {0: noise(2 * MIB)}
+    store = opened(tmp_path / "cache", 32 * MIB)
+    disk = store.store
+    body = noise(2 * MIB)
+    store.save(head(), body)
+    (stored,) = store.lookup(KEY)
+    steps: queue.Queue[bool] = queue.Queue()
+
+    def make_room(change: Change) -> None:
+        steps.put(change.free(disk._folder.held(), 10**6, True))
+
+    in_pool = disk._in_pool
+
+    def wait_for_pool(function: Callable[[], object]) -> Deferred[object]:
+        done = threading.Event()
+        result = in_pool(lambda: (function(), done.set())[0])
+        assert done.wait(10)
+        return result
+
+    def find() -> Deferred[DiskResponse]:
+        """Look up, and have it removed and room made before this, in the reactor's thread, can see what was found."""
+        disk._in_pool = wait_for_pool
+        looked = disk.lookup(KEY)
+        disk._in_pool = in_pool
+        disk.submit(lambda change: change.remove(stored.entry), 4 * MIB)  # which ends the transaction
+        disk.submit(make_room)
+        steps.get(timeout=10)
+        return looked.addCallback(lambda found: found[0].hold() or found[0])
+
+    found = run(find)
+    assert store.read_all(found, 0, len(body)) == body
     store.release(found)
+    until(lambda: store.stats()["waiting_to_be_freed"] == 0)
     store.stop()
 
 
@@ -73,6 +98,7 @@ def test_what_was_sent_before_a_failure_is_read_from_memory_though_the_disk_work
 
 # With a real file system that is full
 
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system of 24 MiB."""
@@ -86,7 +112,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def proxy_on(folder: Path, disk: Path) -> object:
-    return serving(folder, {"memory": 0, "disk": {"path": str(disk / "store"), "size": "256MiB", "max_object": "64MiB"}})
+    return serving(
+        folder, {"memory": 0, "disk": {"path": str(disk / "store"), "size": "256MiB", "max_object": "64MiB"}}
+    )
 
 
 def use_up(disk: Path) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, TypeVar
@@ -89,9 +88,6 @@ class DiskStore:
         self._purging: list[Selection] = []
         self._holding = threading.Lock()
         self._holds: dict[int, int] = {}
-        self._found: deque[tuple[Segment, ...]] = deque()
-        """What lookups have found since the last tick, and hold; `_found_before`: in the time before that."""
-        self._found_before: list[tuple[Segment, ...]] = []
         self._listeners: list[ChangeListener] = []
         self._follow = LoopingCall(self._tick)
         self._follow.clock = reactor
@@ -157,6 +153,12 @@ class DiskStore:
             return ()
         damaged: list[bytes] = []
         gone: set[int] = set()
+        held: list[tuple[Segment, ...]] = []
+
+        def let_go() -> None:
+            for segments in held:
+                self.release(segments)
+
         removed = set(self._removed)
 
         def find() -> tuple[list[Entry], list[bytes | None], int]:
@@ -178,12 +180,15 @@ class DiskStore:
                 # Held before anybody knows of it: to make room, its content could be freed at once. What had been
                 # doomed before it was held may be going now, and is as good as gone.
                 for entry in large:
-                    self._hold_found(entry.segments)
+                    self.hold(entry.segments)
+                    held.append(entry.segments)
                 with self._folder.begin() as txn:
                     gone.update(entry.id for entry in large if not index.is_there(txn, entry.segments))
             return entries, bodies, position
 
         def found(result: tuple[list[Entry], list[bytes | None], int]) -> Sequence[IStoredResponse]:
+            if held:  # until whoever has asked has had the time to hold what is wanted
+                self._reactor.callLater(0, let_go)
             entries, bodies, position = result
             removed.update(self._removed)  # what was then, too: that may be done by now, and not have been seen
             for row in damaged:
@@ -195,7 +200,11 @@ class DiskStore:
                 if entry.id not in removed and entry.id not in gone and not (rows and entry.key in rows)
             ]
 
-        return self._in_pool(find).addCallbacks(found, lambda _: ())
+        def failed(_: Failure) -> Sequence[IStoredResponse]:
+            let_go()
+            return ()
+
+        return self._in_pool(find).addCallbacks(found, failed)
 
     def _body(self, txn: Any, entry: Entry, damaged: list[bytes]) -> bytes | None:
         size = entry.head.length or 0
@@ -382,7 +391,6 @@ class DiskStore:
 
     def _tick(self) -> None:
         self.catch_up()
-        self._release_found()
         if self._trouble is not None:
             self._used.clear()
 
@@ -452,17 +460,6 @@ class DiskStore:
                     self._holds[blob] = holds - 1
                 elif self._trouble is None:
                     self._folder.release(blob)
-
-    def _hold_found(self, segments: tuple[Segment, ...]) -> None:
-        """Keep what has been found for a second or two: until then whoever wants it holds it. In any thread."""
-        self.hold(segments)
-        self._found.append(segments)
-
-    def _release_found(self) -> None:
-        """Let go of what had been found when this was called last."""
-        before, self._found_before = self._found_before, [self._found.popleft() for _ in range(len(self._found))]
-        for segments in before:
-            self.release(segments)
 
     def closed(self, writer: DiskWriter) -> None:
         """A writer has committed or aborted."""

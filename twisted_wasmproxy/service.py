@@ -267,7 +267,7 @@ class ProxyService(Service):
             self._admin.close()
         self._admin = admin
         if admin is not None:
-            admin.use(new.cache)
+            admin.use(new.cache, config.admin)
         self.config = config
         self._proxy, self._filters = new, filters
         self._host.refresh_log_levels()

@@ -50,12 +50,17 @@ class AdminServer:
         self.port: IListeningPort | None = None
         self._reactor = reactor
         self._cache = CacheCalls()
-        self._factory = WrappingFactory(_Site(Api(self._cache.calls()), reactor))
+        self._api = Api(self._cache.calls())
+        self._api.token = config.token
+        self._factory = WrappingFactory(_Site(self._api, reactor))
         self._factory.noisy = False
 
-    def use(self, control: CacheControl | None) -> None:
-        """Act on this cache from now on; None if there is none."""
+    def use(self, control: CacheControl | None, config: AdminConfig | None = None) -> None:
+        """Act on this cache from now on, None if there is none, and by this configuration of the same endpoint."""
         self._cache.control = control
+        if config is not None:
+            self.config = config
+            self._api.token = config.token
 
     def open(self) -> Deferred[None]:
         """Listen; fails with AdminError (address in use, no permission, ...)."""

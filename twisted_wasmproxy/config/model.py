@@ -302,6 +302,8 @@ class CacheConfig:
     """Whether Cache-Status has the cache key."""
     purge: tuple[Network, ...] = ()
     """Client networks that may use the method PURGE; the default of the loader is loopback."""
+    purge_token: str | None = field(default=None, repr=False)
+    """What they must know besides; None: nothing, but no proxy may stand in between."""
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,8 @@ class AdminConfig:
     endpoint: str
     """A Twisted server endpoint description."""
     location: Location | None = None
+    token: str | None = field(default=None, repr=False)
+    """What callers must know; None: nothing, but no proxy and no web page may stand in between."""
 
 
 @dataclass(frozen=True)

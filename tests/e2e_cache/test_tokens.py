@@ -120,13 +120,13 @@ def command(stand: Stand, *arguments: object, **environment: str) -> tuple[int, 
 def test_a_call_needs_the_token_and_the_command_can_give_it(tmp_path: Path) -> None:
     with guarded(tmp_path) as (stand, port):
         for lines in WRONG:
-            headers = dict(line.split(": ", 1) for line in lines if ": " in line)
+            headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
             if lines == (RIGHT, RIGHT) or "\xff" in "".join(lines):
                 continue
             answer = fetch(port, "/cache/stats", headers=headers)
             assert (answer.status, answer.header("www-authenticate")) == (401, 'Bearer realm="wasmproxy"')
             assert "token" in answer.json()["error"]
-        assert fetch(port, "/cache/stats", headers={"Authorization": f"bearer {SECRET}"}).status == 200
+        assert fetch(port, "/cache/stats", headers=[("Authorization", f"bearer {SECRET}")]).status == 200
         there = ("cache", "stats", "--admin", f"http://127.0.0.1:{port}")
         status, text = command(stand, *there)
         assert status == 1
@@ -144,7 +144,7 @@ def test_without_a_token_a_call_through_a_proxy_or_from_a_web_page_is_refused(tm
     port = free_port()
     with serving(tmp_path, {"memory": "4MiB"}, admin={"endpoint": f"tcp:{port}:interface=127.0.0.1"}):
         name, _, value = line.partition(": ")
-        assert fetch(port, "/cache/stats", headers={name: value}).status == 403
+        assert fetch(port, "/cache/stats", headers=[(name, value)]).status == 403
         assert fetch(port, "/cache/stats").status == 200
 
 
@@ -157,9 +157,9 @@ def test_a_reload_changes_the_tokens(tmp_path: Path) -> None:
         (tmp_path / "token").write_text("another-token-of-length")
         stand.proxy.config.write_text(yaml.safe_dump(config))
         stand.proxy.process.send_signal(1)
-        there = {"Authorization": "Bearer another-token-of-length"}
+        there = [("Authorization", "Bearer another-token-of-length")]
         eventually(lambda: fetch(port, "/cache/stats", headers=there).status == 200)
-        assert fetch(port, "/cache/stats", headers={"Authorization": f"Bearer {SECRET}"}).status == 401
+        assert fetch(port, "/cache/stats", headers=[("Authorization", f"Bearer {SECRET}")]).status == 401
         assert site.get(RIGHT, method="PURGE").status == 401
         assert site.get("Authorization: Bearer another-token-of-length", method="PURGE").status == 200
 

@@ -99,8 +99,8 @@ class Client:
             raise ClientError(f"what answers at {self.address} is not the control API of this proxy")
         if response.status == 401:
             raise ClientError(
-                f"{answer.get('error')}: give it by --token-file, in {TOKEN_VARIABLE}, or have it taken from the proxy's "
-                "configuration by --config",
+                f"{answer.get('error')}: give it by --token-file, in {TOKEN_VARIABLE}, or take it from the "
+                "proxy's configuration by --config",
                 401,
             )
         if response.status != 200:

@@ -248,12 +248,13 @@ class Fill:
         finish = rules.finish_abandoned
         if self._abandoned is not None and finish and finish.timeout and now >= self._abandoned[0] + finish.timeout:
             content = self._incoming.content if self._incoming is not None else None
-            if self._state is _State.WAITING or (self._state is _State.STORING and content is not None):
+            wanted = self._crowd or (content is not None and content.has_readers)
+            if not wanted and self._state in (_State.WAITING, _State.STORING):
                 if content is not None:
                     content.abort()
                 self._over()
                 return
-            self._abandoned = None  # all has come
+            self._abandoned = None  # somebody wants it, or all has come
         if self._state is _State.WAITING and rules.collapse_timeout:
             for turns in self._impatient:
                 turns.widen()

@@ -137,12 +137,14 @@ def test_what_comes_while_a_real_disk_fills_reaches_every_client_whole(tmp_path:
         site = stand.site()
         site.answer(numbered)
 
-        def ask(number: int) -> bool:
+        bodies = [noise(3 * MIB, number) for number in range(20)]
+
+        def ask(number: int) -> tuple[int, int, bool, bool]:
             reply = site.get(to=f"/{number % 20}")
-            return reply.complete and reply.body == noise(3 * MIB, number % 20)
+            return reply.status, len(reply.body), reply.complete, reply.body == bodies[number % 20]
 
         with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(ask, range(80)))
+            assert set(pool.map(ask, range(80))) == {(200, 3 * MIB, True, True)}, stand.proxy.log[-3000:]
         assert "nothing is stored there for now" in stand.proxy.log
 
 

@@ -288,7 +288,7 @@ class ProxyService(Service):
             self._admin.close()
         self._admin = admin
         if admin is not None:
-            admin.use(new.cache, self._host)
+            admin.use(new.cache, self._host, config.admin)
         self._note_own(self._listeners.values(), admin)
         self.config = config
         self._proxy, self._filters = new, filters

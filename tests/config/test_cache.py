@@ -126,7 +126,7 @@ def test_every_key_of_the_section_reaches_the_model(tmp_path: Path) -> None:
             set_cookie="bypass",
             surrogate_keys=("site", "a:b/c"),
             collapse=False,
-            finish_abandoned=False,
+            finish_abandoned=None,
             key=CacheKeyConfig("sort", ("q", "p_*"), ("x",), False, ("X-A",), ("sid",)),
         ),
     )
@@ -430,7 +430,7 @@ def test_an_address_that_other_machines_reach_is_warned_of(tmp_path: Path, endpo
         ("{endpoint: tcp:8080}", "admin.endpoint: the same endpoint as that of the listener in line 3"),
         ("tcp:8080", "admin: the same endpoint as that of the listener in line 3"),
         ("{endpoint: tcp:99999}", "admin.endpoint: port 99999 is not from 0 to 65535"),
-        ("{port: 9901}", "admin.port: unknown key; known here: endpoint"),
+        ("{port: 9901}", "admin.port: unknown key; known here: endpoint, token, token_file"),
     ],
 )
 def test_a_fault_of_admin_is_told(tmp_path: Path, text: str, problem: str) -> None:

@@ -3,7 +3,8 @@
 A browser on this machine reaches loopback, so a page from anywhere can send requests here. What it must not do is
 read or change anything: a POST has to be `application/json`, which no page may send to another site without asking
 first (and nothing here says yes); and Host has to be an address or `localhost`, so that a name which an attacker
-points to 127.0.0.1 (DNS rebinding) does not make a page of his this site's own.
+points to 127.0.0.1 (DNS rebinding) does not make a page of his this site's own. Without a token, what says that it is
+from a web page, or has come through a proxy on the machine, is refused outright.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from twisted_wasmproxy import __version__
+from twisted_wasmproxy.http.bearer import CHALLENGE, bears, came_through_a_proxy
 from twisted_wasmproxy.logs import Logger
 
 __all__ = ["Api", "ApiError", "ApiRequest", "Call", "Members"]
@@ -69,9 +71,14 @@ class Api(Resource):
 
     isLeaf = True
 
-    def __init__(self, calls: Mapping[str, Mapping[str, Call]]) -> None:
+    def __init__(self, calls: Mapping[str, Mapping[str, Call]], token: str | None = None) -> None:
         Resource.__init__(self)
         self._calls = calls
+        self._token = token
+
+    def require(self, token: str | None) -> None:
+        """Ask callers for another token from now on; None: for none."""
+        self._token = token
 
     def render(self, request: ApiRequest) -> int:
         gone: list[Failure] = []
@@ -95,6 +102,7 @@ class Api(Resource):
 
     def _call(self, request: ApiRequest) -> Any:
         _check_host(request)
+        _check_caller(request, self._token)
         path = request.path.decode("latin-1")
         calls = self._calls.get(path)
         if calls is None:
@@ -120,6 +128,18 @@ def _check_host(request: ApiRequest) -> None:
         ipaddress.ip_address(host)
     except ValueError:
         raise ApiError(421, "Host must be an IP address or localhost, so that web pages cannot call this") from None
+
+
+def _check_caller(request: ApiRequest, token: str | None) -> None:
+    fields = request.requestHeaders
+    if token is not None:
+        if not bears(fields.getRawHeaders(b"authorization", []), token):
+            name, value = CHALLENGE
+            raise ApiError(401, "this needs the token of the control API", {name.decode(): value.decode()})
+    elif came_through_a_proxy(name.lower() for name, _ in fields.getAllRawHeaders()):
+        raise ApiError(403, "this came through a proxy, so nobody knows from whom: only with a token")
+    elif fields.hasHeader(b"origin") or fields.getRawHeaders(b"sec-fetch-site", [b"none"]) != [b"none"]:
+        raise ApiError(403, "this came from a web page: only with a token")
 
 
 def _parameters(request: ApiRequest) -> dict[str, str]:

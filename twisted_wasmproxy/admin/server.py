@@ -52,13 +52,20 @@ class AdminServer:
         self._reactor = reactor
         self._cache = CacheCalls()
         self._wasm = WasmCalls()
-        self._factory = WrappingFactory(_Site(Api({**self._cache.calls(), **self._wasm.calls()}), reactor))
+        self._api = Api({**self._cache.calls(), **self._wasm.calls()}, config.token)
+        self._factory = WrappingFactory(_Site(self._api, reactor))
         self._factory.noisy = False
 
-    def use(self, control: CacheControl | None, wasm: WasmControl | None = None) -> None:
-        """Act on this cache from now on, and tell of these modules; None if there is none."""
+    def use(
+        self, control: CacheControl | None, wasm: WasmControl | None = None, config: AdminConfig | None = None
+    ) -> None:
+        """Act on this cache from now on, and tell of these modules, None if there is none; by a configuration with the
+        same endpoint, if one is given."""
         self._cache.control = control
         self._wasm.control = wasm
+        if config is not None:
+            self.config = config
+            self._api.require(config.token)
 
     def open(self) -> Deferred[None]:
         """Listen; fails with AdminError (address in use, no permission, ...)."""

@@ -350,13 +350,13 @@ class Cache:
         self._unanswered.forget(key)
         self._refresh_failed.forget(key)
 
-    def ask_by_turns(self, lookups: Sequence[Lookup], alone: bool = False) -> None:
+    def ask_by_turns(self, lookups: Sequence[Lookup], alone: bool = False) -> Turns:
         """Let those who waited in vain ask for themselves, a few at a time: they get what is stored meanwhile if one of
         them brings what can be shared. `alone`: they wait for no other; else once more, for one that is like them."""
         for lookup in lookups:
             lookup.alone = alone or lookup.again
             lookup.again = True
-        Turns(lookups, self.look)
+        return Turns(lookups, self.look)
 
     # Answers from what is stored
 

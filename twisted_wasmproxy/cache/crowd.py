@@ -18,16 +18,17 @@ class Crowd:
     __slots__ = ("_waiting", "leader")
 
     def __init__(self) -> None:
-        self._waiting: dict[Lookup, None] = {}
+        self._waiting: dict[Lookup, float] = {}
+        """And since when, the longest first."""
         self.leader: Lookup | None = None
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, lookup: Lookup, fill: Fill) -> None:
-        """Let a request wait for `fill`, whose crowd this is."""
+    def add(self, lookup: Lookup, fill: Fill, now: float) -> None:
+        """Let a request wait for `fill`, whose crowd this is, from `now` on."""
         lookup.fill = fill
-        self._waiting[lookup] = None
+        self._waiting[lookup] = now
         lookup.client.take(lookup)
 
     def release(self, lookup: Lookup) -> None:
@@ -44,6 +45,17 @@ class Crowd:
         for lookup in waiting:
             self.release(lookup)
         return waiting
+
+    def waiting_since(self) -> float | None:
+        """Return since when the first of those waits who have not made it ask; None if there is none."""
+        return next((since for lookup, since in self._waiting.items() if lookup is not self.leader), None)
+
+    def release_since(self, time: float) -> list[Lookup]:
+        """Release those who have waited since `time` or longer, but not who has made it ask; return them."""
+        found = [lookup for lookup, since in self._waiting.items() if since <= time and lookup is not self.leader]
+        for lookup in found:
+            self.release(lookup)
+        return found
 
     def in_turn(self) -> Iterator[Lookup]:
         """Release one after the other, each when it is answered: as long as any is left, somebody waits."""

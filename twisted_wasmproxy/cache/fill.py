@@ -8,6 +8,7 @@ WAITING ──► STORING ──► COMMITTING ──► OVER     the answer is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
@@ -27,6 +28,8 @@ from twisted_wasmproxy.cache.lookup import Lookup
 from twisted_wasmproxy.cache.question import as_get, asks_for_less, question, without
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.status import CacheStatus
+from twisted_wasmproxy.cache.turns import Turns
+from twisted_wasmproxy.http.deadlines import NEVER, shared_deadlines
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Response
 from twisted_wasmproxy.http.stream import ConnectionInfo, StreamError, StreamFault
@@ -46,6 +49,9 @@ _log = Logger()
 Name = tuple[object, object]
 """What requests have in common that one answer can serve: the values of the selecting fields, and the part that is
 wanted (None: the whole)."""
+
+SLOW = 1024
+"""Bytes a second; content that comes more slowly is not shared with those who come late."""
 
 _GONE = frozenset({404, 410})
 _NOTHING: Mapping[bytes, IStoredResponse] = {}
@@ -99,14 +105,23 @@ class Fill:
         self._incoming: Incoming | None = None
         self._stop: int | None = None
         """Where what comes ends, as announced."""
+        self._announced: int | None = None
+        """Bytes that come, as announced."""
         self._received = 0
+        self.deadline = NEVER
+        """When somebody has waited for too long, or it has been fetched for nobody for too long (`Expiring`)."""
+        self._impatient: list[Turns] = []
+        """Those who have waited for too long, and ask by themselves."""
+        self._abandoned: tuple[float, int] | None = None
+        """When the last who wanted it went, and what had come then; None as long as somebody wants it."""
+        self._stored_since = 0.0
         self.filter_state = lookup.client.filter_state
         self._held = [one for one in (stale, lookup.incomplete, *variants.values()) if one is not None]
         for one in self._held:
             one.hold()
         if not background:
             self._crowd.leader = lookup
-            self._crowd.add(lookup, self)
+            self._crowd.add(lookup, self, 0.0)
 
     @property
     def key(self) -> bytes:
@@ -133,16 +148,29 @@ class Fill:
         """Let another request wait for the head; return whether it is still to come, and what `name` says."""
         if self._state is not _State.WAITING or self.name != name:
             return False
-        self._crowd.add(lookup, self)
+        self._crowd.add(lookup, self, shared_deadlines().now)
         lookup.settle()
+        self._abandoned = None
+        self._watch()
         return True
 
     def give(self, lookup: Lookup) -> bool:
         """Answer another request by what is coming in, if the head is here and it may have it; return whether so."""
         incoming = self._incoming
-        if incoming is None or self._doomed or self._state is _State.OVER or incoming.outgrown:
+        if incoming is None or self._doomed or self._state is _State.OVER or incoming.outgrown or self._drips():
             return False
-        return incoming.share(lookup)
+        if not incoming.share(lookup):
+            return False
+        if self._abandoned is not None:
+            self._abandoned = None
+            self._watch()
+        return True
+
+    def _drips(self) -> bool:
+        """Whether the content has come so slowly, and for so long, that nobody else should have to wait for it."""
+        patience = self._asker.caching.rules.collapse_timeout
+        took = time.monotonic() - self._stored_since
+        return self._state is _State.STORING and 0 < patience < took and self._received < took * SLOW
 
     def look_later(self, lookup: Lookup) -> bool:
         """Let a request look again when all that has come is stored, if that may be what it looks for; return whether
@@ -167,14 +195,86 @@ class Fill:
         content = self._incoming.content if self._incoming is not None else None
         if self._crowd or (content is not None and content.has_readers):
             return
-        finish = (self.background or self._asker.caching.rules.finish_abandoned) and not self._doomed
+        if self._state is not _State.WAITING and (content is None or content.length is not None):
+            return  # all has come
+        if self._abandoned is None:
+            self._abandoned = shared_deadlines().now, self._received
+            self._watch()
+        finish = self._may_finish() and not self._doomed
         if self._state is _State.STORING:
             assert content is not None
-            if content.length is None and (content.outgrown or not finish):
+            if content.outgrown or not finish:
                 content.abort()
                 self._over()
         elif self._state is _State.WAITING and not (finish and self.name is not None):
             self._over()
+
+    def _may_finish(self) -> bool:
+        """Whether what is missing may be fetched though nobody waits for it."""
+        rules = self._asker.caching.rules.finish_abandoned
+        if self.background:
+            return True
+        if rules is None:
+            return False
+        if self._state is not _State.STORING or rules.completed == 0.0:
+            return True
+        assert self._abandoned is not None
+        if self._announced is None:
+            return self._received - self._abandoned[1] <= rules.remaining
+        missing = self._announced - self._received
+        return missing <= rules.remaining or self._received >= rules.completed * self._announced
+
+    # Time
+
+    def _watch(self) -> None:
+        """See to it that `deadline_passed` is called when it should be."""
+        rules = self._asker.caching.rules
+        deadlines = [NEVER]
+        if self._state is _State.WAITING and rules.collapse_timeout:
+            since = self._crowd.waiting_since()
+            if since is not None:
+                deadlines.append(since + rules.collapse_timeout)
+            if self._impatient:
+                deadlines.append(shared_deadlines().now + rules.collapse_timeout)
+        finish = rules.finish_abandoned
+        if self._abandoned is not None and not self.background and finish is not None and finish.timeout:
+            deadlines.append(self._abandoned[0] + finish.timeout)
+        self.deadline = min(deadlines)
+        if self.deadline == NEVER or self._state is _State.OVER:
+            shared_deadlines().remove(self)
+        else:
+            shared_deadlines().add(self)
+
+    def deadline_passed(self) -> None:
+        """See `Deadlines`."""
+        try:
+            self._expired()
+        except Exception:
+            self.crashed()
+
+    def _expired(self) -> None:
+        """Somebody has waited for too long, or nobody has wanted it for too long."""
+        rules = self._asker.caching.rules
+        now = shared_deadlines().now
+        finish = rules.finish_abandoned
+        if self._abandoned is not None and finish and finish.timeout and now >= self._abandoned[0] + finish.timeout:
+            content = self._incoming.content if self._incoming is not None else None
+            wanted = self._crowd or (content is not None and content.has_readers)
+            if not wanted and self._state in (_State.WAITING, _State.STORING):
+                if content is not None:
+                    content.abort()
+                self._over()
+                return
+            self._abandoned = None  # somebody wants it, or all has come
+        if self._state is _State.WAITING and rules.collapse_timeout:
+            for turns in self._impatient:
+                turns.widen()
+            impatient = self._crowd.release_since(now - rules.collapse_timeout)
+            if impatient:
+                self._impatient.append(self._cache.ask_by_turns(impatient, alone=True))
+            self._impatient = [turns for turns in self._impatient if not turns.is_done]
+            self._check_abandoned()
+        self._watch()
 
     # Its end
 
@@ -232,6 +332,8 @@ class Fill:
         if self._state is _State.OVER:
             return
         self._state = _State.OVER
+        if self.deadline != NEVER:
+            shared_deadlines().remove(self)
         self._incoming = None  # its content knows this fill
         self._cache.ended(self)
         held, self._held = self._held, []
@@ -447,8 +549,13 @@ class Fill:
         parts = ranges.union(base.parts, (start, stop)) if base is not None and stop is not None else ((start, stop),)
         self._incoming = Incoming(self._cache, head, parts, content, None)
         self._stop = stop
+        self._announced = stop - start if stop is not None else None
         self._state = _State.STORING
+        self._stored_since = time.monotonic()
         self._give_heads(self._incoming, content, response, end_stream)
+        impatient, self._impatient = self._impatient, []
+        for turns in impatient:
+            turns.all_at_once()
         if end_stream:
             self.fetch_end(None)
         else:
@@ -536,7 +643,7 @@ class Fill:
         content.add(data, end_stream)
         if end_stream:
             self._commit(incoming, content)
-        elif content.outgrown:
+        elif content.outgrown or self._abandoned is not None:
             self._check_abandoned()
 
     def fetch_end(self, trailers: Headers | None) -> None:

@@ -27,6 +27,21 @@ class Turns:
         self._busy = False
         self._go_on()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nobody waits any more for being let go."""
+        return not self._waiting
+
+    def widen(self) -> None:
+        """Let twice as many ask at once: it takes too long."""
+        self._at_once *= 2
+        self._go_on()
+
+    def all_at_once(self) -> None:
+        """Let all go on: there is something for them."""
+        self._at_once += len(self._waiting)
+        self._go_on()
+
     def _go_on(self) -> None:
         if self._busy:  # called from inside of the loop: it goes on by itself
             return

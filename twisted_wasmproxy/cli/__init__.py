@@ -135,6 +135,12 @@ def _add_client_options(parser: argparse.ArgumentParser) -> None:
         "(default: http://127.0.0.1:9901)",
     )
     where.add_argument("--config", type=Path, metavar="FILE", help="take that from the proxy's configuration")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="the token of the control API, where it has one (default: $WASMPROXY_TOKEN, or that of --config)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -197,7 +203,7 @@ def _with_client(options: argparse.Namespace, act: Callable[[Client], int]) -> i
     from twisted_wasmproxy.cli.client import ClientError, client_for
 
     try:
-        client = client_for(options.admin, options.config)
+        client = client_for(options.admin, options.config, options.token_file)
     except ClientError as error:
         print(printable_lines(str(error)), file=sys.stderr)
         return 1

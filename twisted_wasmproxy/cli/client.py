@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from twisted_wasmproxy.config.endpoints import Described
 __all__ = ["DEFAULT_ADDRESS", "Client", "ClientError", "client_for"]
 
 DEFAULT_ADDRESS = "http://127.0.0.1:9901"
+TOKEN_VARIABLE = "WASMPROXY_TOKEN"  # noqa: S105  # the name of a variable
 TIMEOUT = 60.0
 """Seconds without a byte; a purge of a large disk store takes a while."""
 
@@ -46,12 +48,13 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """Makes calls, each on a connection of its own."""
 
-    def __init__(self, address: str) -> None:
-        """`address`: `http://host:port`, or a server endpoint description of kind tcp, tcp6 or unix.
+    def __init__(self, address: str, token: str | None = None) -> None:
+        """`address`: `http://host:port`, or a server endpoint description of kind tcp, tcp6 or unix. `token`: its own.
 
         Raises ClientError if it is neither.
         """
         self.address = address
+        self._token = token
         self._path = ""
         if address.startswith("http://"):
             self._host, self._port = _host_and_port(address)
@@ -74,6 +77,8 @@ class Client:
         )
         # `localhost` whatever the proxy's name is: it refuses other names for fear of web pages, which this is not.
         fields = {"Host": "localhost", "Connection": "close"}
+        if self._token is not None:
+            fields["Authorization"] = f"Bearer {self._token}"
         if body is not None:
             fields["Content-Type"] = "application/json"
         try:
@@ -92,6 +97,12 @@ class Client:
             connection.close()
         if not isinstance(answer, dict):
             raise ClientError(f"what answers at {self.address} is not the control API of this proxy")
+        if response.status == 401:
+            raise ClientError(
+                f"{answer.get('error')}: give it by --token-file, in {TOKEN_VARIABLE}, or take it from the "
+                "proxy's configuration by --config",
+                401,
+            )
         if response.status != 200:
             raise ClientError(str(answer.get("error", f"status {response.status}")), response.status)
         return answer
@@ -112,17 +123,38 @@ class Client:
             raise ClientError(f"no way to {description} is known; give --admin as http://HOST:PORT or unix:PATH")
 
 
-def client_for(address: str | None, file: Path | None) -> Client:
-    """Return a client for an address, or for that in a configuration file, or the default. Raises ClientError."""
+def client_for(address: str | None, file: Path | None, token_file: Path | None = None) -> Client:
+    """Return a client for an address, or for that in a configuration file, or the default. Raises ClientError.
+
+    Its token is that in `token_file`, else in the environment, else in the configuration file.
+    """
+    token = _token(token_file)
     if file is None:
-        return Client(address or DEFAULT_ADDRESS)
+        return Client(address or DEFAULT_ADDRESS, token)
     try:
         admin = config.load(file).admin
     except ConfigurationError as error:
         raise ClientError("\n".join(map(str, error.problems))) from error
     if admin is None:
         raise ClientError(f"{file} has no 'admin' section, so its proxy has no control API")
-    return Client(admin.endpoint)
+    return Client(admin.endpoint, token or admin.token)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        token = os.environ.get(TOKEN_VARIABLE, "")
+        where = TOKEN_VARIABLE
+    else:
+        where = str(file)
+        try:
+            token = file.read_bytes().decode("latin-1").rstrip("\r\n")
+        except OSError as error:
+            raise ClientError(f"{file}: {error.strerror}") from error
+        if not token:
+            raise ClientError(f"{file}: there is no token in it")
+    if not all("!" <= character <= "~" for character in token):
+        raise ClientError(f"{where}: not a token: it must be visible ASCII characters without spaces")
+    return token or None
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

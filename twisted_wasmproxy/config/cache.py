@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from yaml.nodes import MappingNode, ScalarNode
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from twisted_wasmproxy.config.model import (
     MIB,
@@ -18,8 +18,10 @@ from twisted_wasmproxy.config.model import (
     CacheRules,
     CacheStoreConfig,
     DiskCacheConfig,
+    FinishConfig,
 )
 from twisted_wasmproxy.config.reader import Either, Key, ListOf, Place, Record, Then
+from twisted_wasmproxy.config.tokens import TOKEN_KEYS, take_token
 from twisted_wasmproxy.config.values import (
     boolean,
     choice,
@@ -170,7 +172,17 @@ _RULE_KEYS = {
     "invalid_age": Key(choice("stale", "ignore")),
     "surrogate_keys": Key(ListOf(_surrogate_key)),
     "collapse": Key(boolean),
-    "finish_abandoned": Key(boolean),
+    "collapse_timeout": Key(duration()),
+    "finish_abandoned": Key(
+        Either(
+            ScalarNode,
+            Then(boolean, lambda finish, _: FinishConfig() if finish else None),
+            Then(
+                Record({"remaining": Key(size()), "completed": Key(number(0.0, 1.0)), "timeout": Key(duration())}),
+                lambda values, _: FinishConfig(**values),
+            ),
+        )
+    ),
     "key": Key(_KEY),
 }
 
@@ -200,6 +212,11 @@ def _disk(values: dict[str, Any], place: Place) -> DiskCacheConfig:
     return DiskCacheConfig(**values)
 
 
+def _purge(values: dict[str, Any], place: Place) -> dict[str, Any]:
+    token = take_token(values, place)
+    return {"purge": values.get("clients", LOOPBACK), "purge_token": token}
+
+
 def _status_name(place: Place) -> str:
     value = text(place)
     if not _SF_TOKEN.fullmatch(value):
@@ -222,7 +239,8 @@ def _section(values: dict[str, Any], place: Place) -> CacheConfig:
     rules = RuleValues({key: values.pop(key) for key in _RULE_KEYS if key in values}, place)
     memory = values.pop("memory", {})
     status = values.pop("status", {})
-    config = CacheConfig(rules=rules.on(CacheRules()), **{"purge": LOOPBACK, **values}, **memory, **status)
+    purge = values.pop("purge", {"purge": LOOPBACK})
+    config = CacheConfig(rules=rules.on(CacheRules()), **values, **memory, **status, **purge)
     if not (config.memory or config.disk or config.store):
         place.at("memory").reject("there is no store: give memory, disk or store, or write cache: false")
     return config
@@ -266,7 +284,13 @@ _SECTION_KEYS = {
             ),
         )
     ),
-    "purge": Key(ListOf(network)),
+    "purge": Key(
+        Either(
+            SequenceNode,
+            Then(ListOf(network), lambda clients, _: {"purge": clients}),
+            Then(Record({"clients": Key(ListOf(network)), **TOKEN_KEYS}), _purge),
+        )
+    ),
 }
 
 CACHE = Either(

@@ -14,7 +14,7 @@ from twisted.plugin import getPlugins
 from twisted_wasmproxy.config.reader import Place
 from twisted_wasmproxy.config.values import relative, text
 
-__all__ = ["Described", "endpoint", "only_this_machine"]
+__all__ = ["Described", "endpoint", "for_owner_alone", "only_this_machine"]
 
 _BUILT_IN = ("ssl", "tcp", "unix")
 _PORT_OF = {"tcp": 1, "tcp6": 1, "ssl": 1, "tls": 2}
@@ -102,6 +102,14 @@ def only_this_machine(description: str) -> bool:
         return ipaddress.ip_address(described.interface).is_loopback
     except ValueError:
         return False
+
+
+def for_owner_alone(description: str) -> str:
+    """Return a checked description; where it is of a Unix socket without a mode, with 600 and not Twisted's 666."""
+    described = Described.of(description)
+    if described.kind != "unix" or "mode" in described.named or len(described.unnamed) > 1:
+        return description
+    return f"{description}:mode=600"
 
 
 def _split(description: str) -> list[str]:

@@ -95,6 +95,14 @@ class _Loader:
         timeouts = TimeoutsConfig(**values.pop("timeouts", {}))
         listeners = tuple(self.listener(entry, limits, timeouts) for entry in values.pop("listeners"))
         self.check_endpoints(listeners, values.get("admin"))
+        admin: AdminConfig | None = values.get("admin")
+        if admin is not None and admin.token is None and not admin.endpoint.startswith("unix:"):
+            forward = next((listener for listener in listeners if listener.mode == "forward"), None)
+            if forward is not None:
+                self.place.at("admin").warn(
+                    f"it has no token, and clients of the forward listener on {forward.endpoint} may reach it as this "
+                    "machine does, if its access rules let them: give it a token, or a unix: endpoint"
+                )
         if not values["remap"] and (not listeners or any(listener.mode == "reverse" for listener in listeners)):
             self.place.warn("no remap rules: a reverse listener answers 404 unless a filter answers")
         return Configuration(listeners=listeners, limits=limits, timeouts=timeouts, **values)

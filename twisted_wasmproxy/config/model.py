@@ -20,6 +20,7 @@ __all__ = [
     "CacheStoreConfig",
     "Configuration",
     "DiskCacheConfig",
+    "FinishConfig",
     "HeadersConfig",
     "HealthConfig",
     "LimitsConfig",
@@ -240,6 +241,18 @@ UNKEYED_FIELDS = (
 
 
 @dataclass(frozen=True)
+class FinishConfig:
+    """How far a response is fetched that nobody waits for any more."""
+
+    remaining: int = 1 * MIB
+    """Fetch what is missing if it is no more bytes than these."""
+    completed: float = 0.5
+    """Or if at least this part of the content has come; 0: always."""
+    timeout: float = 30.0
+    """Seconds after which it is given up all the same; 0 for no limit."""
+
+
+@dataclass(frozen=True)
 class CacheRules:
     """How one remap rule uses the cache; what a rule does not say is as the `cache` section says."""
 
@@ -289,8 +302,11 @@ class CacheRules:
     """Given to everything that is stored, beside those in the response."""
     collapse: bool = True
     """Whether one request to the origin serves all that ask for the same meanwhile."""
-    finish_abandoned: bool = True
-    """Whether a response that nobody waits for any more is fetched to its end and stored."""
+    collapse_timeout: float = 5.0
+    """Seconds that a request waits for the head of an answer that another has asked for, before it asks itself; 0: as
+    long as it takes."""
+    finish_abandoned: FinishConfig | None = field(default_factory=FinishConfig)
+    """When a response that nobody waits for any more is fetched to its end and stored; None: never."""
     key: CacheKeyConfig = field(default_factory=CacheKeyConfig)
 
 
@@ -334,6 +350,8 @@ class CacheConfig:
     """Whether Cache-Status has the cache key."""
     purge: tuple[Network, ...] = ()
     """Client networks that may use the method PURGE; the default of the loader is loopback."""
+    purge_token: str | None = field(default=None, repr=False)
+    """What they must know besides; None: nothing, but no proxy may stand in between."""
 
 
 @dataclass(frozen=True)
@@ -343,6 +361,8 @@ class AdminConfig:
     endpoint: str
     """A Twisted server endpoint description."""
     location: Location | None = None
+    token: str | None = field(default=None, repr=False)
+    """What callers must know; None: nothing, but no proxy and no web page may stand in between."""
 
 
 @dataclass(frozen=True)

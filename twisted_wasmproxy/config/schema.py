@@ -12,7 +12,7 @@ from yaml.nodes import ScalarNode, SequenceNode
 
 from twisted_wasmproxy.accesslog.format import FormatError, compile_format
 from twisted_wasmproxy.config.cache import CACHE, RULES, RuleValues
-from twisted_wasmproxy.config.endpoints import endpoint, only_this_machine
+from twisted_wasmproxy.config.endpoints import endpoint, for_owner_alone, only_this_machine
 from twisted_wasmproxy.config.filters import FILTER
 from twisted_wasmproxy.config.model import (
     AccessLogConfig,
@@ -27,6 +27,7 @@ from twisted_wasmproxy.config.model import (
     UpstreamTLSConfig,
 )
 from twisted_wasmproxy.config.reader import Either, Key, ListOf, MapOf, Place, Record, Then
+from twisted_wasmproxy.config.tokens import TOKEN_KEYS, take_token
 from twisted_wasmproxy.config.values import (
     boolean,
     choice,
@@ -350,18 +351,18 @@ _LOG = Then(
 )
 
 
-def _admin(description: str, place: Place) -> AdminConfig:
-    if not only_this_machine(description):
+def _admin(description: str, place: Place, token: str | None = None) -> AdminConfig:
+    if not only_this_machine(description) and token is None:
         place.warn("other machines may reach it, and it asks nobody who they are: better on 127.0.0.1 or unix:")
-    return AdminConfig(description, place.location)
+    return AdminConfig(for_owner_alone(description), place.location, token)
 
 
 _ADMIN = Either(
     ScalarNode,
     Then(endpoint, _admin),
     Then(
-        Record({"endpoint": Key(endpoint, required=True)}),
-        lambda values, place: _admin(values["endpoint"], place.at("endpoint")),
+        Record({"endpoint": Key(endpoint, required=True), **TOKEN_KEYS}),
+        lambda values, place: _admin(values["endpoint"], place.at("endpoint"), take_token(values, place)),
     ),
 )
 

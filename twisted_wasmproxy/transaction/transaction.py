@@ -27,7 +27,7 @@ from twisted_wasmproxy.transaction.chain import Chain
 from twisted_wasmproxy.transaction.fetch import Fetch, FetchConsumer, starts_tunnel
 from twisted_wasmproxy.transaction.framing import settle_length
 from twisted_wasmproxy.transaction.local import LocalReply
-from twisted_wasmproxy.transaction.purge import purge
+from twisted_wasmproxy.transaction.purge import hide_token, purge
 from twisted_wasmproxy.transaction.route import Route, TunnelRoute, route
 from twisted_wasmproxy.transaction.states import TRANSITIONS, Hook, State
 from twisted_wasmproxy.transaction.target import normalized
@@ -310,6 +310,8 @@ class Transaction:
             else:
                 caching.cache.serve(self, caching, end_stream)
         elif self.looked_up(None):
+            if self.request.method == b"PURGE":
+                hide_token(self)
             fetch = self.open_fetch(self, self.request, False)
             self.source = fetch
             fetch.start(end_stream)

@@ -14,6 +14,7 @@ last commit, and damages nothing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ from zope.interface import implementer
 from twisted_wasmproxy.cache.clock import CLOCK
 from twisted_wasmproxy.cache.entry import Selection, StoredHead, StoreError
 from twisted_wasmproxy.cache.selection import matches
-from twisted_wasmproxy.cache.stores.disk_changes import Changed, Purged, TooFarBehind, vary_of
+from twisted_wasmproxy.cache.stores.disk_changes import Changed, ChangeLog, Cut, Purged, TooFarBehind, vary_of
 from twisted_wasmproxy.cache.stores.disk_folder import Folder, reason_of
 from twisted_wasmproxy.cache.stores.disk_index import Change, Damaged
 from twisted_wasmproxy.cache.stores.disk_layout import CHUNK, Entry, Segment, Totals, blob_id, parts_of
@@ -85,14 +86,17 @@ class DiskStore:
         self._removed: set[int] = set()
         """Entries that are on their way out: not found any more."""
         self._purging: list[Selection] = []
+        self._holding = threading.Lock()
         self._holds: dict[int, int] = {}
         self._listeners: list[ChangeListener] = []
         self._follow = LoopingCall(self._tick)
         self._follow.clock = reactor
         self.position = 0
         """Of the change log: how far this process has followed it."""
-        self._counter: memoryview | tuple[int] = (0,)
-        """Where the change log ends; here, as long as it is not open."""
+        self._position = b""
+        """The same, as `_counter` returns it."""
+        self._counter: Callable[[], bytes] = bytes
+        """Returns where the change log ends (`ChangeLog.shown`); nothing, as long as it is not open."""
         self._used: set[int | bytes] = set()
         """What has been used since the writer thread looked: entry ids and keys."""
 
@@ -109,7 +113,9 @@ class DiskStore:
                     path=folder.path,
                     reason=folder.fresh_start,
                 )
-            self.position = folder.changes.counter
+            if folder.warning is not None:
+                self._log.warn("disk cache {path}: {warning}", path=folder.path, warning=folder.warning)
+            self._have_followed(folder.changes.counter)
             self._counter = folder.changes.shown
             self._thread = WriterThread(folder, self._reactor, self._config.size, self._used, self._fault, self._log)
             self._thread.start()
@@ -133,7 +139,7 @@ class DiskStore:
         for writer in list(self._writers):
             writer.abort()
         self._trouble = "the disk cache is closed"
-        self._counter = (self.position,)
+        self._follow_no_more()
 
         def close() -> None:
             self._pool.stop()
@@ -146,11 +152,18 @@ class DiskStore:
         if self._trouble is not None:
             return ()
         damaged: list[bytes] = []
+        gone: set[int] = set()
+        held: list[tuple[Segment, ...]] = []
+
+        def let_go() -> None:
+            for segments in held:
+                self.release(segments)
+
         removed = set(self._removed)
 
         def find() -> tuple[list[Entry], list[bytes | None], int]:
             index = self._folder.index
-            with self._folder.environment.begin() as txn:
+            with self._folder.begin() as txn:
                 entries = index.find(txn, key, damaged.append)
                 left = AT_HAND_TOTAL
                 bodies: list[bytes | None] = []
@@ -161,9 +174,21 @@ class DiskStore:
                         bodies.append(self._body(txn, entry, damaged))
                     else:
                         bodies.append(None)
-                return entries, bodies, index.totals(txn).position
+                position = index.totals(txn).position
+            large = [entry for entry, body in zip(entries, bodies, strict=True) if body is None and entry.segments]
+            if large:
+                # Held before anybody knows of it: to make room, its content could be freed at once. What had been
+                # doomed before it was held may be going now, and is as good as gone.
+                for entry in large:
+                    self.hold(entry.segments)
+                    held.append(entry.segments)
+                with self._folder.begin() as txn:
+                    gone.update(entry.id for entry in large if not index.is_there(txn, entry.segments))
+            return entries, bodies, position
 
         def found(result: tuple[list[Entry], list[bytes | None], int]) -> Sequence[IStoredResponse]:
+            if held:  # until whoever has asked has had the time to hold what is wanted
+                self._reactor.callLater(0, let_go)
             entries, bodies, position = result
             removed.update(self._removed)  # what was then, too: that may be done by now, and not have been seen
             for row in damaged:
@@ -172,10 +197,14 @@ class DiskStore:
             return [
                 DiskResponse(self, entry, position, body)
                 for entry, body in zip(entries, bodies, strict=True)
-                if entry.id not in removed and not (rows and entry.key in rows)
+                if entry.id not in removed and entry.id not in gone and not (rows and entry.key in rows)
             ]
 
-        return self._in_pool(find).addCallbacks(found, lambda _: ())
+        def failed(_: Failure) -> Sequence[IStoredResponse]:
+            let_go()
+            return ()
+
+        return self._in_pool(find).addCallbacks(found, failed)
 
     def _body(self, txn: Any, entry: Entry, damaged: list[bytes]) -> bytes | None:
         size = entry.head.length or 0
@@ -284,7 +313,7 @@ class DiskStore:
             after: bytes | None = b""
             position = 0
             while after is not None and len(found) < limit:
-                with self._folder.environment.begin() as txn:
+                with self._folder.begin() as txn:
                     totals = self._folder.index.totals(txn)
                     position = position or totals.position
                     more, after = self._folder.index.scan(txn, selection, after, PURGE_ROWS, totals.next_id)
@@ -326,12 +355,14 @@ class DiskStore:
         self._listeners.append(listener)
 
     def catch_up(self) -> None:
-        if self._counter[0] == self.position:
-            return
         try:
-            changes, position = self._folder.changes.read(self.position)
-        except TooFarBehind:
-            position = self._folder.changes.counter
+            if self._counter() == self._position:
+                return
+            changes, position = self._changes()
+        except (Cut, OSError) as error:
+            self._fault(reason_of(error))
+            return
+        if changes is None:
             for writer in self._writers:
                 writer.purged = True
             for listener in self._listeners:
@@ -341,7 +372,22 @@ class DiskStore:
                 if change.process != self.process:
                     self._apply(change)
         # Last: the writer thread takes from it which changes have been applied.
+        self._have_followed(position)
+
+    def _changes(self) -> tuple[list[Changed | Purged] | None, int]:
+        """Return (what has changed, the position behind it); None for the changes if there have been too many."""
+        try:
+            return self._folder.changes.read(self.position)
+        except TooFarBehind:
+            return None, self._folder.changes.counter
+
+    def _have_followed(self, position: int) -> None:
         self.position = position
+        self._position = ChangeLog.packed(position)
+
+    def _follow_no_more(self) -> None:
+        self._counter = bytes
+        self._position = b""
 
     def _tick(self) -> None:
         self.catch_up()
@@ -367,7 +413,7 @@ class DiskStore:
             return False
         try:
             changes, _ = self._folder.changes.read(stored.position)
-        except TooFarBehind:
+        except (TooFarBehind, Cut):
             return False
         return not any(change.concerns(head) for change in changes)
 
@@ -398,20 +444,22 @@ class DiskStore:
         self._used.add(entry)
 
     def hold(self, segments: Sequence[Segment]) -> None:
-        """Keep content until it is released as often."""
-        for blob in {segment.blob for segment in segments}:
-            holds = self._holds.get(blob, 0)
-            self._holds[blob] = holds + 1
-            if not holds and self._trouble is None:
-                self._folder.hold(blob)
+        """Keep content until it is released as often. May be called in any thread."""
+        with self._holding:
+            for blob in {segment.blob for segment in segments}:
+                holds = self._holds.get(blob, 0)
+                self._holds[blob] = holds + 1
+                if not holds and self._trouble is None:
+                    self._folder.hold(blob)
 
     def release(self, segments: Sequence[Segment]) -> None:
-        for blob in {segment.blob for segment in segments}:
-            holds = self._holds.pop(blob)
-            if holds > 1:
-                self._holds[blob] = holds - 1
-            elif self._trouble is None:
-                self._folder.release(blob)
+        with self._holding:
+            for blob in {segment.blob for segment in segments}:
+                holds = self._holds.pop(blob)
+                if holds > 1:
+                    self._holds[blob] = holds - 1
+                elif self._trouble is None:
+                    self._folder.release(blob)
 
     def closed(self, writer: DiskWriter) -> None:
         """A writer has committed or aborted."""
@@ -451,7 +499,7 @@ class DiskStore:
             return deferred
 
         def read() -> bytes:
-            with self._folder.environment.begin(buffers=True) as txn:
+            with self._folder.begin(buffers=True) as txn:
                 pieces = self._folder.index.content(txn, segments, start, min(size, READ_LARGEST))
             if not pieces:
                 raise StoreError(f"there is no content at {start}")
@@ -497,7 +545,7 @@ class DiskStore:
         """Give up: neither find nor keep anything from now on."""
         if self._trouble is None:
             self._trouble = f"disk cache {self._config.path}: {reason}"
-            self._counter = (self.position,)
+            self._follow_no_more()
             self._log.error(
                 "disk cache {path}: {reason}; it is not used any more until the proxy is started again",
                 path=self._config.path,

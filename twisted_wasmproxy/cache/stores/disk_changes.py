@@ -1,8 +1,9 @@
 """The change log of a disk store: what each process tells the others that share it, in a ring in a file beside it.
 
 Who changes what others may have in memory writes a record before the commit, with LMDB's write lock, so there is one
-order of all records. Readers compare a counter in shared memory with the position they have come to, which costs next
-to nothing, and read the records between. A reader that is too far behind is told so, and forgets all it has.
+order of all records. Readers compare a counter in the file with the position they have come to, which is one system
+call, and read the records between. (Mapped into memory it would cost less; but to look at a page of a file that
+somebody has cut ends the process.) A reader that is too far behind is told so, and forgets all it has.
 
 The file is a page with `MAGIC` and the counter, and the ring. A record is its length (4 bytes), the number of the
 process that wrote it (4), its kind (1), and what it says. After a crash between record and commit there is a record of
@@ -11,18 +12,21 @@ something that did not happen; it does no harm.
 
 from __future__ import annotations
 
-import mmap
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from struct import Struct
 
 from twisted_wasmproxy.cache.entry import Selection, StoredHead
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.codec import decode_selection, encode_selection, encode_vary
+from twisted_wasmproxy.cache.stores.disk_files import open_file
 from twisted_wasmproxy.cache.stores.disk_layout import hashed
 
-__all__ = ["ChangeLog", "Changed", "Purged", "TooFarBehind"]
+__all__ = ["ChangeLog", "Changed", "Cut", "Purged", "TooFarBehind"]
 
 MAGIC = b"wpcache1"
 _COUNTER = Struct("=Q")
@@ -34,6 +38,10 @@ RING = 1024 * 1024
 _HEAD = Struct("=IIB")
 _CHANGED, _PURGED = 1, 2
 _SOFT = Struct("=d")
+
+
+class Cut(Exception):
+    """A file is shorter than it was, which only somebody else can have done."""
 
 
 class TooFarBehind(Exception):
@@ -81,42 +89,53 @@ class ChangeLog:
     """The file, open. `counter` may be read in any thread; `publish` needs LMDB's write lock."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, made if it is not there or is none; nobody else may be doing so. Raises OSError."""
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        """Open the file, made if it is not there or is none; nobody else may be doing so.
+
+        Raises OSError, and StoreError where it is not a file of our own.
+        """
+        self._file = open_file(path, os.O_RDWR | os.O_CREAT)
         try:
             if os.fstat(self._file).st_size != _RING_AT + RING or os.pread(self._file, len(MAGIC), 0) != MAGIC:
                 os.ftruncate(self._file, 0)
                 # Written, not left as a hole: a full disk must not show first when a page of it is touched.
                 _write(self._file, bytes(_RING_AT + RING), 0)
                 _write(self._file, MAGIC, 0)
-            self._map = mmap.mmap(self._file, _RING_AT, access=mmap.ACCESS_READ)
         except BaseException:  # whatever went wrong, nothing stays open
             os.close(self._file)
             raise
-        self.shown = memoryview(self._map)[_COUNTER_AT : _COUNTER_AT + _COUNTER.size].cast("Q")
-        """`counter`, for the hot path: its one element."""
+        self.shown: Callable[[], bytes] = partial(os.pread, self._file, _COUNTER.size, _COUNTER_AT)
+        """Reads `counter`, for the hot path: as `packed` has it, shorter if the file has been cut."""
 
     def close(self) -> None:
-        self.shown.release()
-        self._map.close()
         os.close(self._file)
 
     @staticmethod
+    def packed(position: int) -> bytes:
+        """Return a position as it stands in the file."""
+        return _COUNTER.pack(position)
+
+    @staticmethod
     def is_one(path: Path) -> bool:
-        """Whether there is such a file: what is beside it is ours then."""
+        """Whether there is such a file: what is beside it is ours then. Raises StoreError if it is not our own."""
         try:
-            with path.open("rb") as file:
-                return file.read(len(MAGIC)) == MAGIC
+            file = open_file(path)
         except OSError:
             return False
+        try:
+            return os.read(file, len(MAGIC)) == MAGIC
+        finally:
+            os.close(file)
 
     @property
     def counter(self) -> int:
-        """Where the last record ends."""
-        return self.shown[0]
+        """Where the last record ends. Raises Cut."""
+        shown = self.shown()
+        if len(shown) != _COUNTER.size:
+            raise Cut("the file 'changes' has been cut")
+        return int.from_bytes(shown, sys.byteorder)
 
     def publish(self, records: list[bytes]) -> int:
-        """Append records, and return where they end. Raises OSError."""
+        """Append records, and return where they end. Raises OSError and Cut."""
         data = b"".join(records)
         position = self.counter
         if len(data) > RING // 4:
@@ -131,7 +150,7 @@ class ChangeLog:
         return position
 
     def read(self, since: int) -> tuple[list[Changed | Purged], int]:
-        """Return (the records since a position, the position after them). Raises `TooFarBehind`."""
+        """Return (the records since a position, the position after them). Raises `TooFarBehind` and `Cut`."""
         counter = self.counter
         if not 0 <= counter - since <= RING // 2:
             raise TooFarBehind

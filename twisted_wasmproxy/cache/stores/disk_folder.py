@@ -7,11 +7,15 @@
   the blobs that it holds
 
 These locks are advisory ones; nobody waits for another but while starting.
+
+LMDB reads its files where they are mapped into memory: to touch a page behind the end of a file that somebody has cut
+would end the process. So their sizes are looked at before each transaction. What is left is a cut within one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -19,11 +23,13 @@ import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
 from twisted_wasmproxy.cache.entry import StoreError
-from twisted_wasmproxy.cache.stores.disk_changes import ChangeLog
+from twisted_wasmproxy.cache.stores.disk_changes import ChangeLog, Cut
+from twisted_wasmproxy.cache.stores.disk_files import FILE_MODE, FOLDER_MODE, check_file, check_folder, open_file
 from twisted_wasmproxy.cache.stores.disk_index import Change, Damaged, Index
 
 __all__ = ["Folder", "is_full", "reason_of"]
@@ -35,7 +41,15 @@ START_WAIT = 20.0
 RESERVE = 8 * 1024 * 1024
 """Bytes at the end of LMDB's file that what is stored should leave free."""
 
+HELD_ROOM = 8192
+"""Blobs that may be held at a time, and others know even if the disk has become full."""
+
+MOST_HELD = 1024 * 1024
+"""Blobs that are looked for in another process's file."""
+
 STEP = 64 * 1024 * 1024
+
+_MAPPED = ("data.mdb", "lock.mdb")
 
 SHORT = 1024 * 1024
 """Bytes at its end that a sound file may lack: pages taken and given back in one transaction are not written."""
@@ -68,8 +82,11 @@ class Folder:
         """
         self.path = path
         self.fresh_start: str | None = None
+        self.warning: str | None = None
+        """Something that the operator should know, though the store can be used."""
         try:
-            path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            self.warning = check_folder(path)
             with _locked(path / "starting"):
                 self._open(map_size)
         except (OSError, lmdb.Error) as error:
@@ -79,6 +96,8 @@ class Folder:
 
     def _open(self, map_size: int) -> None:
         data = self.path / "data.mdb"
+        for name in _MAPPED:
+            check_file(self.path / name)
         ours = ChangeLog.is_one(self.path / "changes") or not data.exists()
         try:
             self._open_store(map_size)
@@ -89,13 +108,13 @@ class Folder:
             if self._living():
                 raise StoreError(f"{reason_of(error)}; other processes have it open") from error
             self.fresh_start = reason_of(error)
-            for name in ("data.mdb", "lock.mdb"):
+            for name in _MAPPED:
                 (self.path / name).unlink(missing_ok=True)
             self._open_store(map_size)
         try:
             self._register()
         except BaseException:  # whatever went wrong, nothing stays open
-            self.environment.close()
+            self._close_mapped()
             raise
 
     def _open_store(self, map_size: int) -> None:
@@ -109,7 +128,7 @@ class Folder:
         environment = lmdb.open(
             str(self.path),
             map_size=self.map_size,
-            mode=0o640,
+            mode=FILE_MODE,
             metasync=False,
             meminit=False,
             max_readers=MAX_READERS,
@@ -123,10 +142,52 @@ class Folder:
                 change = Change(self.index, txn)
                 self.process = change.new_process()
                 change.finish()
+            self._mapped = self._open_mapped()
         except BaseException:  # whatever went wrong, nothing stays open
             environment.close()
             raise
+        self._sizes = [0] * len(self._mapped)
         self.environment = environment
+
+    def _open_mapped(self) -> list[int]:
+        """Return descriptors of LMDB's files, to look at their sizes."""
+        files: list[int] = []
+        try:
+            for name in _MAPPED:
+                files.append(open_file(self.path / name))
+        except BaseException:  # whatever went wrong, nothing stays open
+            for file in files:
+                os.close(file)
+            raise
+        return files
+
+    def _close_mapped(self) -> None:
+        try:
+            self.check_sizes()
+        except Cut:
+            # To close it, be it by its destructor, would be to touch what is mapped: it stays until the process ends.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.environment))
+        else:
+            self.environment.close()
+        # Last: to close any descriptor of a file drops all locks that the process has on it (fcntl, POSIX).
+        for file in self._mapped:
+            os.close(file)
+
+    def begin(self, write: bool = False, buffers: bool = False) -> Any:
+        """Return a transaction (`lmdb.Transaction`). Raises Cut."""
+        self.check_sizes()
+        environment: Any = self.environment  # whose stubs take no variables
+        return environment.begin(write=write, buffers=buffers)
+
+    def check_sizes(self) -> None:
+        """See that LMDB's files have not become shorter. Raises Cut. May be called in any thread."""
+        for index, file in enumerate(self._mapped):
+            before = self._sizes[index]  # first: another thread may see it grow meanwhile
+            size = os.lseek(file, 0, os.SEEK_END)
+            if size < before:
+                raise Cut(f"{_MAPPED[index]} has been cut from {before} to {size} bytes")
+            if size > before:
+                self._sizes[index] = size
 
     def _check_size(self, environment: lmdb.Environment) -> None:
         """See that the file has all the pages that it should: to touch one beyond its end would end the process."""
@@ -137,7 +198,11 @@ class Folder:
         if size < wanted - SHORT:
             raise Damaged(f"data.mdb has been cut to {size} of {wanted} bytes")
         if size < wanted:
-            os.truncate(path, wanted)
+            file = open_file(path, os.O_RDWR)
+            try:
+                os.ftruncate(file, wanted)
+            finally:
+                os.close(file)
 
     def _register(self) -> None:
         self.changes = ChangeLog(self.path / "changes")
@@ -145,13 +210,16 @@ class Folder:
             # Locked before it has the name that others look for. What a start that was cut off left is overwritten.
             new = self.path / "starting-process"
             new.unlink(missing_ok=True)
-            self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Room for what will be held while the disk is full.
+            os.pwrite(self._file, bytes(HELD_ROOM * 8), 0)
             new.rename(self.path / f"process-{self.process}")
         except BaseException:  # whatever went wrong, nothing stays open
             self.changes.close()
             raise
         self._slots: dict[int, int] = {}
+        """Blobs that this process holds, and where in its file that stands."""
         self._spare: list[int] = []
 
     def close(self) -> None:
@@ -160,10 +228,11 @@ class Folder:
             (self.path / f"process-{self.process}").unlink()
         os.close(self._file)
         self.changes.close()
-        self.environment.close()
+        self._close_mapped()
 
     def is_at_end(self) -> bool:
-        """Whether LMDB's file has grown to nearly all that it may: removals need some pages too."""
+        """Whether LMDB's file has grown to nearly all that it may: removals need some pages too. Raises Cut."""
+        self.check_sizes()
         info = self.environment.info()
         left = info["map_size"] - (info["last_pgno"] + 1) * self._page_size
         return left < min(RESERVE, info["map_size"] // 8)
@@ -182,16 +251,21 @@ class Folder:
         self._note(slot, 0)
 
     def _note(self, slot: int, blob: int) -> None:
-        # On a full disk others do not learn of the hold: its content may go while it is read, which is an error then.
+        # Beyond `HELD_ROOM`, on a full disk, other processes do not learn of the hold: its content may go while it is
+        # read, which is an error then.
         with contextlib.suppress(OSError):
             os.pwrite(self._file, array("Q", (blob,)).tobytes(), slot * 8)
 
     def held(self) -> set[int]:
-        """Return all blobs that living processes hold."""
-        held: set[int] = set()
+        """Return all blobs that living processes hold.
+
+        Who has the write lock when this is called sees all that was held before, and need not care for later ones:
+        what is found is held first, and then looked at again (`DiskStore.lookup`).
+        """
+        held: set[int] = set(self._slots)
         for path in self.path.glob("process-*"):
-            with contextlib.suppress(OSError):
-                data = path.read_bytes()
+            with contextlib.suppress(OSError, StoreError):
+                data = _content(path)
                 held.update(array("Q", data[: len(data) // 8 * 8]))
         held.discard(0)
         return held
@@ -205,7 +279,7 @@ class Folder:
     def dead(self) -> list[int]:
         """Return the numbers of processes that live no more and have not been buried: files or writings of theirs are
         left."""
-        with self.environment.begin() as txn:
+        with self.begin() as txn:
             writers = self.index.writers(txn)
         files = {path.name.partition("-")[2]: path for path in self.path.glob("process-*")}
         numbers = {int(number): path for number, path in files.items() if number.isdecimal()}
@@ -217,11 +291,20 @@ class Folder:
         (self.path / f"process-{process}").unlink(missing_ok=True)
 
 
-def _is_dead(path: Path) -> bool:
-    """Whether nobody has the lock of this file."""
+def _content(path: Path) -> bytes:
+    """Return what stands in another process's file. Raises OSError and StoreError."""
+    file = open_file(path)
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        return os.read(file, MOST_HELD * 8)
+    finally:
+        os.close(file)
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether nobody has the lock of this file; what is no file of ours is nobody's."""
+    try:
+        file = open_file(path)
+    except (FileNotFoundError, StoreError):
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -235,7 +318,7 @@ def _is_dead(path: Path) -> bool:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     deadline = time.monotonic() + START_WAIT
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    file = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         while True:
             try:

@@ -138,6 +138,14 @@ class Index:
                 start += len(piece)
         return pieces
 
+    def is_there(self, txn: ReadTransaction, segments: Iterable[Segment]) -> bool:
+        """Whether all content of an entry is there, and none of it waits to be freed."""
+        for blob in {segment.blob for segment in segments}:
+            data = txn.get(ID.pack(blob), db=self.blobs)
+            if data is None or Blob.unpack(data).doomed:
+                return False
+        return True
+
     def scan(
         self, txn: ReadTransaction, selection: Selection, after: bytes, limit: int, below: int
     ) -> tuple[list[Entry], bytes | None]:

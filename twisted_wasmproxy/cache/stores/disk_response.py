@@ -114,11 +114,15 @@ class DiskWriter:
         size = sum(map(len, chunks))
 
         def run(change: Change) -> None:
+            if self._failure is not None:
+                raise self._failure
             change.append(self._blob, number, chunks)
 
         self._store.submit(run, size).addCallbacks(lambda _: self._have(chunks), self._broken)
 
     def _have(self, chunks: list[bytes]) -> None:
+        if self._failure is not None:
+            return  # what was sent before these has failed, and is read from memory, as all that follows it
         for chunk in chunks:
             self._sent.popleft()
             self._flushed += len(chunk)

@@ -209,7 +209,7 @@ class WriterThread:
                 self._log.info("disk cache {path}: storing again", path=self._folder.path)
 
     def _transaction(self, jobs: list[_Job]) -> None:
-        with self._folder.environment.begin(write=True) as txn:
+        with self._folder.begin(write=True) as txn:
             change = Change(self._folder.index, txn)
             if self._all_held:  # else it is freed faster than anything is added
                 change.most_doomed = self._most_doomed()
@@ -268,6 +268,7 @@ class WriterThread:
             self._transaction([])
         if now >= self._next_upkeep:
             self._next_upkeep = now + UPKEEP_INTERVAL
+            self._folder.check_sizes()
             self._folder.environment.reader_check()
             self._note_used()
             self._bury_dead()
@@ -275,7 +276,7 @@ class WriterThread:
         pressure = over > self._limit // SLACK or self.totals.doomed > self._most_doomed() // 2
         if now >= self._next_free or (pressure and not self._all_held):
             self._next_free = now + FREE_INTERVAL
-            with self._folder.environment.begin() as txn:
+            with self._folder.begin() as txn:
                 self.totals = self._folder.index.totals(txn)
             doomed = self.totals.doomed
             if doomed and self._free(pressure):
@@ -287,8 +288,8 @@ class WriterThread:
 
     def _free(self, pressure: bool) -> bool:
         """Free some of what is doomed; return whether there is more."""
-        held = self._folder.held()
-        with self._folder.environment.begin(write=True) as txn:
+        with self._folder.begin(write=True) as txn:
+            held = self._folder.held()
             change = Change(self._folder.index, txn)
             more = change.free(held, FREE_CHUNKS, pressure)
             self._finish(change)
@@ -300,7 +301,7 @@ class WriterThread:
         self._lower_limit()
         done = False
         while not done:
-            with self._folder.environment.begin(write=True) as txn:
+            with self._folder.begin(write=True) as txn:
                 change = Change(self._folder.index, txn)
                 done = change.evict(self._limit, 100)
                 self._finish(change)
@@ -308,15 +309,15 @@ class WriterThread:
         while self._free(pressure=True):
             pass
         for _ in range(2):  # LMDB uses a freed page again in the second transaction after
-            with self._folder.environment.begin(write=True) as txn:
+            with self._folder.begin(write=True) as txn:
                 Change(self._folder.index, txn).finish(always=True)
 
     def _note_used(self) -> None:
         while self._used:
-            with self._folder.environment.begin() as txn:
+            with self._folder.begin() as txn:
                 unmarked = self._folder.index.unmarked(txn, self._some_used())
             if unmarked:
-                with self._folder.environment.begin(write=True) as txn:
+                with self._folder.begin(write=True) as txn:
                     change = Change(self._folder.index, txn)
                     change.use(unmarked)
                     self._finish(change)
@@ -329,7 +330,7 @@ class WriterThread:
         for process in self._folder.dead():
             done = False
             while not done:
-                with self._folder.environment.begin(write=True) as txn:
+                with self._folder.begin(write=True) as txn:
                     change = Change(self._folder.index, txn)
                     done = change.abandon_all(process, BATCH_JOBS)
                     self._finish(change)

@@ -125,4 +125,7 @@ class Lookup:
         self.settle()
         fill, self.fill = self.fill, None
         if fill is not None:
-            fill.lookup_left(self)
+            try:
+                fill.lookup_left(self)
+            except Exception:  # not the failure of the transaction that leaves
+                fill.crashed()

@@ -340,7 +340,10 @@ class ClientProtocol(Wire):
     def tunnel_over(self) -> None:
         """Both directions of the tunnel have ended."""
         self._stream = None
-        self.close()
+        try:
+            self.close()
+        except Exception:  # both directions are complete all the same
+            self._crashed()
 
     # -- time
 

@@ -412,9 +412,12 @@ class ServerProtocol(Wire):
         self.stream = None
         stream.finished = True
         try:
-            self._shut()
-        finally:
-            stream.tell_finished()
+            try:
+                self._shut()
+            finally:
+                stream.tell_finished()
+        except Exception:  # as in `response_ended`
+            self._crashed()
 
     def begin_tunnel(self) -> None:
         """The response has left HTTP."""

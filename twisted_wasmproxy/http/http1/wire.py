@@ -116,9 +116,9 @@ class Wire(ABC):
             self._crashed()
 
     def dataReceived(self, data: bytes) -> None:
-        if not turn.active:
-            turn.open()
         try:
+            if not turn.active:
+                turn.open()
             self._consume(data)
         except Exception:
             self._crashed()

@@ -167,6 +167,7 @@ _CODE = Record(
 LIMIT_KEYS = {
     "cpu_limit": Key(duration()),
     "memory_limit": Key(size(_PAGE)),
+    "host_memory_limit": Key(size(_PAGE)),
     "lax_imports": Key(boolean),
 }
 """Our own additions to vm_config."""

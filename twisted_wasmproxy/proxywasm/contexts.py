@@ -56,7 +56,7 @@ class Context:
 class RootContext(Context):
     """The context of one plugin in one VM."""
 
-    __slots__ = ("_done_timer", "_finished", "_period", "_timer", "configuring", "plugin", "streams")
+    __slots__ = ("_arming", "_done_timer", "_finished", "_period", "_timer", "configuring", "plugin", "streams")
 
     def __init__(self, vm: VM, plugin: Plugin) -> None:
         super().__init__(vm)
@@ -67,6 +67,7 @@ class RootContext(Context):
         self.configuring = False
         """Whether the guest is being told of its plugin configuration (0.1.0 asks for "the" configuration then)."""
         self._period = 0
+        self._arming = False
         self._timer: IDelayedCall | None = None
         self._done_timer: IDelayedCall | None = None
         self._finished: Callable[[], None] | None = None
@@ -93,9 +94,15 @@ class RootContext(Context):
     def set_tick(self, period: int) -> None:
         """Tick every `period` milliseconds from now on; 0 for no more."""
         self._period = period
+        if not self._arming:
+            self._arming = True  # once for a call: a timer that is cancelled stays in the reactor's list for a while
+            self.vm.defer(self._arm)
+
+    def _arm(self) -> None:
+        self._arming = False
         self._cancel_timer()
-        if period and self.vm.failed is None:
-            self._timer = self.vm.services.clock.callLater(period / 1000, self._tick)
+        if self._period and self.vm.failed is None:
+            self._timer = self.vm.services.clock.callLater(self._period / 1000, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -187,6 +194,7 @@ class StreamContext(Context):
         "_responded",
         "_response_held",
         "_resumed",
+        "charged",
         "ended",
         "open_trailers",
     )
@@ -204,6 +212,8 @@ class StreamContext(Context):
         """Whether the stream is over: from on_done on, nothing can be done to it."""
         self.open_trailers = 0
         """Which trailers may be written now: 1 for the request's, 2 for the response's."""
+        self.charged = 0
+        """Bytes that the module has made the host keep for the stream."""
         self._answered = False
         self._resumed = False
         self._responded = False
@@ -413,7 +423,7 @@ class StreamContext(Context):
         if self.vm.entered is self:
             action()
         else:
-            self.vm.defer(action)
+            self.vm.defer_asked(action)
 
     def _failed(self) -> Action:
         if self._refused or self._fail_open():
@@ -448,8 +458,17 @@ class StreamContext(Context):
             return
         self._forgotten = True
         self.vm.contexts.pop(self.id, None)
+        self.vm.memory.give(self.charged)
+        self.charged = 0
         assert self.root is not None
         self.root.stream_gone()
+
+    def charge(self, size: int) -> bool:
+        """Count bytes that the host keeps until the stream ends; False where the VM's budget has no room for them."""
+        if self._forgotten or not self.vm.memory.take(size):
+            return False
+        self.charged += size
+        return True
 
 
 @implementer(IFilter)

@@ -197,6 +197,7 @@ class StreamContext(Context):
         "charged",
         "ended",
         "open_trailers",
+        "written",
     )
 
     hook = None
@@ -214,6 +215,8 @@ class StreamContext(Context):
         """Which trailers may be written now: 1 for the request's, 2 for the response's."""
         self.charged = 0
         """Bytes that the module has made the host keep for the stream."""
+        self.written = 0
+        """Bytes among them of header fields."""
         self._answered = False
         self._resumed = False
         self._responded = False

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel as TwistedLevel
 from twisted_wasmproxy.proxywasm.abi import LogLevel, Status
 from twisted_wasmproxy.proxywasm.contexts import Context
 
-__all__ = ["Voice", "emit", "get_log_level", "log"]
+__all__ = ["LONGEST", "Voice", "emit", "get_log_level", "log", "shortened"]
 
 _LEVELS = {
     LogLevel.TRACE: TwistedLevel.debug,
@@ -22,6 +22,9 @@ _LEVELS = {
     LogLevel.CRITICAL: TwistedLevel.critical,
 }
 _LAST = max(LogLevel)
+
+LONGEST = 64 * 1024
+"""Bytes of a line that are logged."""
 
 
 class Voice:
@@ -50,11 +53,17 @@ class Voice:
         self.threshold = LogLevel.TRACE if self.level is LogLevel.DEBUG else self.level
 
 
-def log(context: Context, level: int, message: bytes) -> Status:
+def log(context: Context, level: int, address: int, size: int) -> Status:
     if level > _LAST:
         return Status.BAD_ARGUMENT
-    emit(context, level, message)
+    vm = context.vm
+    emit(context, level, vm.read(address, size) if size <= LONGEST else shortened(vm.cut(address, size, LONGEST), size))
     return Status.OK
+
+
+def shortened(message: bytes, size: int) -> bytes:
+    """Return the beginning of a line of `size` bytes with a mark that says so."""
+    return b"%b ... [%d bytes]" % (message, size)
 
 
 def get_log_level(context: Context) -> tuple[int]:

@@ -40,7 +40,7 @@ class Services:
         self._memories = {}
 
     def host_memory(self, key: str, limit: int) -> HostMemory:
-        """Return the budget of the VMs that share a key, of `limit` bytes: the same one for as long as one of them lives."""
+        """Return the budget of the VMs that share a key, `limit` bytes: the same one until the last of them is gone."""
         memory = self._memories.get(key)
         if memory is None:
             memory = self._memories[key] = HostMemory(limit)

@@ -14,7 +14,10 @@ from typing import TypeVar
 
 from twisted_wasmproxy.runtimes.interface import CompileError, FunctionType, Import
 
-__all__ = ["PAGE", "CustomSection", "Export", "Memory", "ModuleInfo", "Table", "check_header", "import_memory", "limit_tables", "read_module"]
+__all__ = [
+    *("PAGE", "CustomSection", "Export", "Memory", "ModuleInfo", "Table"),
+    *("check_header", "import_memory", "limit_tables", "read_module"),
+]
 
 PAGE = 65536
 """Bytes in a page of memory."""

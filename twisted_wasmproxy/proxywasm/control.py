@@ -117,7 +117,6 @@ def send_local_response(
         status = 500
     if isinstance(context, StreamContext):
         if not context.charge(len(details) + len(body) + len(headers)):
-            _log.warn("{vm}: no room for the body of the module's answer: sends none", vm=context.vm.name)
-            body = b""
+            body = b""  # without it rather than not at all: the answer may be a denial
         context.respond(status, pairs, body, details, grpc_status if grpc_status <= _LAST_GRPC_STATUS else -1)
     return Status.OK

@@ -137,7 +137,7 @@ def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
         if (fault := _control_fault(map_type, name, value)) is not None:
             return _refused(context, fault)
     if (len(lines) > _FREE_LINES or len(data) > _FREE_MAP) and not _has_room(context, len(data), len(lines)):
-        return _no_room(context)
+        return Status.BAD_ARGUMENT
     for name, value in control.items():
         _set_control(context.stream, map_type, name, value)
     spelled = {line[0]: line[1] for line in reversed(target.lines)}
@@ -173,7 +173,7 @@ def _for_line(context: Context, map_type: int, name: bytes, value: bytes) -> Any
             return _refused(context, fault)
         _remember(name)
     if len(target.lines) >= _FREE_LINES or len(name) + len(value) > _FREE_SIZE:
-        return target if _has_room(context, len(name) + len(value), 1) else _no_room(context)
+        return target if _has_room(context, len(name) + len(value), 1) else Status.BAD_ARGUMENT
     return target
 
 
@@ -267,7 +267,7 @@ def _write_control(context: Context, map_type: int, name: bytes, value: bytes) -
     if (fault := _control_fault(map_type, name, value)) is not None:
         return _refused(context, fault)
     if len(value) > _FREE_SIZE and not _has_room(context, len(value), 1):
-        return _no_room(context)
+        return Status.BAD_ARGUMENT
     _set_control(context.stream, map_type, name, value)
     return Status.OK
 
@@ -302,14 +302,13 @@ def _shown(text: bytes) -> str:
 def _has_room(context: Any, size: int, lines: int) -> bool:
     """Count lines that a guest has written, for as long as the stream lives."""
     size += ENTRY * lines
-    if context.written + size > MAP_SIZE or not context.charge(size):
+    if context.written + size > MAP_SIZE:
+        context.vm.memory.tell(f"put more than {MAP_SIZE} bytes into the header fields of a stream")
+        return False
+    if not context.charge(size):
         return False
     context.written += size
     return True
-
-
-def _no_room(context: Context) -> Status:
-    return _refused(context, "writes more header fields than there is room for")
 
 
 def _refused(context: Context, fault: str) -> Status:

@@ -25,6 +25,8 @@ _LAST = max(LogLevel)
 
 LONGEST = 64 * 1024
 """Bytes of a line that are logged."""
+_SMALL = 1024
+"""Bytes of a line that is not counted."""
 
 
 class Voice:
@@ -71,10 +73,12 @@ def get_log_level(context: Context) -> tuple[int]:
 
 
 def emit(context: Context, level: int, message: bytes) -> None:
-    """Log a line of a guest, unless lines of its level are not wanted."""
+    """Log a line of a guest, unless lines of its level are not wanted, or it has logged too much in this turn."""
     voice = _voice(context)
     if level < voice.threshold:
         return
+    if len(message) > _SMALL and not context.vm.memory.lend(len(message), context.vm.services.clock):
+        return  # no module is prepared for a status that says so
     voice.logger.emit(
         _LEVELS[LogLevel(level)],
         "wasm log{prefix}: {message}",

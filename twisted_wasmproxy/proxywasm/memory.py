@@ -6,7 +6,11 @@ are estimates: the bytes themselves and what CPython's objects around them take.
 
 from __future__ import annotations
 
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING
+
+from twisted_wasmproxy.logs import Logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ENTRY", "HostMemory", "table_share"]
 
+_log = Logger()
+
 ENTRY = 256
 """Bytes counted for an entry beside its key and value: objects, and room in a table."""
+
+_SILENCE = 60.0
+"""Seconds."""
 
 _TABLE_ELEMENT = 8
 """Bytes of an element of a Wasm table, in wasmtime."""
@@ -32,13 +41,15 @@ class HostMemory:
     It outlives a VM that fails, as shared data, queues and metrics do.
     """
 
-    __slots__ = ("_heir", "_lent", "_limit", "used")
+    __slots__ = ("_heir", "_lent", "_limit", "_name", "_told", "used")
 
-    def __init__(self, limit: int) -> None:
-        """`limit` is in bytes."""
+    def __init__(self, limit: int, name: str = "") -> None:
+        """`limit` is in bytes; `name` is the module's, for the log."""
         self.used = 0
         """Bytes that are kept now."""
         self._limit = limit
+        self._name = name
+        self._told = -inf
         self._lent = 0
         self._heir: HostMemory | None = None
 
@@ -46,6 +57,7 @@ class HostMemory:
         """Count `size` bytes more; False, and nothing counted, where that is beyond the limit."""
         used = self.used + size
         if used > self._limit:
+            self.tell(f"keep more than host_memory_limit, {self._limit} bytes")
             return False
         self.used = used
         return True
@@ -75,6 +87,13 @@ class HostMemory:
         heir.take_always(self.used)
         self.used = 0
         self._heir = heir
+
+    def tell(self, what: str) -> None:
+        """Log what the module would have the host do and the host does not; once a minute, as it may ask in a loop."""
+        now = monotonic()
+        if now - self._told >= _SILENCE:
+            self._told = now
+            _log.warn("{vm}: the module would have the host {what}: refused", vm=self._name, what=what)
 
     def _take_back(self) -> None:
         lent, self._lent = self._lent, 0

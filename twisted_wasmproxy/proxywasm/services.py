@@ -39,11 +39,11 @@ class Services:
         self.queues = Queues(self.clock)
         self._memories = {}
 
-    def host_memory(self, key: str, limit: int) -> HostMemory:
+    def host_memory(self, key: str, limit: int, name: str) -> HostMemory:
         """Return the budget of the VMs that share a key, `limit` bytes: the same one until the last of them is gone."""
         memory = self._memories.get(key)
         if memory is None:
-            memory = self._memories[key] = HostMemory(limit)
+            memory = self._memories[key] = HostMemory(limit, name)
         return memory
 
     def ended(self, key: str, vm_id: str, successor: str | None) -> None:

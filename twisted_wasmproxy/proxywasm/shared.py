@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
+from time import monotonic
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
@@ -28,7 +29,8 @@ _QUEUE = 4 * ENTRY
 """Bytes counted for a queue beside its name."""
 _ITEM = ENTRY // 2
 """Bytes counted for an item of a queue beside its own."""
-_TOLD_AT_ONCE = 64
+_TURN = 0.01
+"""Seconds; then others get theirs before the owner of a queue is told of more items."""
 
 
 class SharedData:
@@ -81,7 +83,7 @@ class _Value(NamedTuple):
 class _Queue:
     """Items with the budgets that they are counted in."""
 
-    __slots__ = ("items", "name", "owner", "payer", "unheard")
+    __slots__ = ("called", "items", "name", "owner", "payer", "unheard")
 
     def __init__(self, name: bytes, payer: HostMemory) -> None:
         self.name = name
@@ -90,6 +92,8 @@ class _Queue:
         self.items: deque[tuple[bytes, HostMemory]] = deque()
         self.unheard = 0
         """Items that the owner is still to be told of."""
+        self.called = False
+        """Whether a call that tells it is under way."""
 
     @property
     def size(self) -> int:
@@ -145,9 +149,8 @@ class Queues:
         if not memory.take(_ITEM + len(item)):
             return Status.INTERNAL_FAILURE
         queue.items.append((item, memory))
-        if not queue.unheard:
-            self._clock.callLater(0, partial(self._notify, token))
         queue.unheard += 1
+        self._notify_later(token, queue)
         return Status.OK
 
     def dequeue(self, token: int) -> bytes | Status:
@@ -172,18 +175,27 @@ class Queues:
         for key in [key for key in self._tokens if key[0] == vm_id]:
             self._queues.pop(self._tokens.pop(key)).clear()
 
+    def _notify_later(self, token: int, queue: _Queue) -> None:
+        # One for a queue, however many items come: a delayed call is larger than most items.
+        if not queue.called:
+            queue.called = True
+            self._clock.callLater(0, partial(self._notify, token))
+
     def _notify(self, token: int) -> None:
-        """Tell the owner of some items; of the rest in the next turn, so that others get theirs in between."""
+        """Tell the owner of each item, for as long as a turn may take; of the rest in the next."""
         queue = self._queues.get(token)
         if queue is None:
             return
-        count = min(queue.unheard, _TOLD_AT_ONCE)
-        queue.unheard -= count
-        if queue.unheard:
-            self._clock.callLater(0, partial(self._notify, token))
-        for _ in range(count):
+        queue.called = False
+        until = monotonic() + _TURN
+        for _ in range(queue.unheard):
+            queue.unheard -= 1
             if queue.owner is not None:
                 queue.owner.queue_ready(token)
+            if monotonic() >= until:
+                break
+        if queue.unheard:
+            self._notify_later(token, queue)
 
 
 def _vm_id(context: Context) -> bytes:

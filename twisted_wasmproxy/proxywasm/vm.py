@@ -168,7 +168,7 @@ class VM:
         self._running_deferred = False
         self._closed = False
         self._next_id = 1
-        self.memory = services.host_memory(module.key, options.host_memory)
+        self.memory = services.host_memory(module.key, options.host_memory, module.name)
         """What the host may keep for it."""
         self.read = self.write = self.read_u32 = self.write_u32 = self.check_range = _no_memory
         self.check_deadline = _no_deadline

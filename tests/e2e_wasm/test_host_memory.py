@@ -84,7 +84,6 @@ def test_what_the_host_keeps_has_a_bound(serve: Serve, tmp_path: Path, how: str)
     limits = {"memory_limit": f"{LIMIT}MiB", "cpu_limit": "20s"}
     wasm = [module("greedy", code=file, vm_id="greedy", vm_config=limits), module("other", vm_id="other")]
     with serve(wasm, pacer="other") as stand:
-        stand.ask("/", other="response_headers add 2 x-other 1")
         before = peak(stand)
         for _ in range(3):
             answer = stand.ask("/", other="response_headers add 2 x-other 1")

@@ -10,6 +10,7 @@ from tests.proxywasm.guest import OUT_U32, Guest, assemble
 from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.http.messages import Response
 from twisted_wasmproxy.proxywasm.abi import IMPORTS, Kind, MetricType, Status
+from twisted_wasmproxy.proxywasm.errors import PluginError
 from twisted_wasmproxy.proxywasm.memory import ENTRY, HostMemory, table_share
 from twisted_wasmproxy.proxywasm.metrics import Metrics
 from twisted_wasmproxy.proxywasm.shared import SharedData
@@ -344,7 +345,7 @@ def test_the_answers_where_there_is_no_room(bench):
     told = [text for text in bench.texts() if "host_memory_limit, 81920 bytes" in text]
     assert len(told) == 1
     # An answer goes out all the same, without its body.
-    assert calls("proxy_send_local_response", 403, 0, 0, *letters, 0, 0, 0xFFFFFFFF) == OK
+    assert calls("proxy_send_local_response", 403, 0, 0, 65536, 20_000, 0, 0, 0xFFFFFFFF) == OK
     assert calls.stream.events == [("response", 403, [], b"", b"", -1)]
     # What is small, as nearly everything is, needs no room.
     assert calls("proxy_add_header_map_value", 0, 128, 3, 128, 500) == OK
@@ -362,8 +363,8 @@ def test_what_belongs_to_a_stream_is_given_back_with_it(bench):
     assert calls("proxy_add_header_map_value", 0, 128, 3, *letters) == OK
     after_field = memory.used
     assert after_field > after_property + 5000
-    assert calls("proxy_send_local_response", 200, 0, 0, *letters, 0, 0, 0xFFFFFFFF) == OK
-    assert memory.used >= after_field + 5000
+    assert calls("proxy_send_local_response", 200, 0, 0, 65536, 20_000, 0, 0, 0xFFFFFFFF) == OK
+    assert memory.used >= after_field + 20_000
     calls.stream.close()
     assert memory.used == before
 
@@ -432,6 +433,16 @@ def test_another_module_of_the_vm_id_accounts_for_what_one_leaves(bench):
     assert quiet.vm.memory.used == used
     quiet.set.close()
     assert quiet.host.services.shared_data.get(b"v", b"key") is None
+
+
+def test_a_module_that_does_not_start_leaves_nothing(bench):
+    guest = Guest()
+    define = guest.call("proxy_define_metric", 0, b"metric", OUT_U32)
+    guest.on("proxy_on_configure", guest.call("proxy_set_shared_data", b"key", b"value", 0), define, result=0)
+    with pytest.raises(PluginError):
+        bench.load(guest, vm_id="v")
+    assert list(bench.host.services.metrics) == []
+    assert bench.host.services.shared_data.get(b"v", b"key") is None
 
 
 @pytest.mark.parametrize(

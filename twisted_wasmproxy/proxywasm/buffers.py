@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted_wasmproxy.proxywasm.abi import Buffer, Status, Version
 from twisted_wasmproxy.proxywasm.contexts import Context, StreamContext
+from twisted_wasmproxy.runtimes.interface import LARGE_COPY
 
 _FREE_GROWTH = 4096
 """Bytes that are not counted."""
@@ -49,6 +50,8 @@ def set_bytes(context: Context, buffer: int, start: int, size: int, address: int
     if body is None:
         return Status.NOT_FOUND
     length = len(body)
+    if length > LARGE_COPY:
+        vm.check_deadline()
     growth = data_size - min(size, max(length - start, 0))
     if growth > 0:
         if length + growth > context.stream.buffer_limit:

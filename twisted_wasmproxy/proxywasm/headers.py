@@ -110,6 +110,7 @@ def get_pairs(context: Context, map_type: int) -> bytes | Status:
 def get_size(context: Context, map_type: int) -> tuple[int] | Status:
     if map_type > _LAST:
         return Status.BAD_ARGUMENT
+    context.vm.check_deadline()
     return (encoded_size(pairs(context.stream, map_type)),)
 
 
@@ -182,6 +183,8 @@ def remove_value(context: Context, map_type: int, name: bytes) -> Status:
     if target is None:
         return Status.BAD_ARGUMENT
     if not _is_control(map_type, name):
+        if len(target.lines) > _FREE_LINES:
+            context.vm.check_deadline()
         target.remove(name)
     elif _CONTROL.get(name.lower()) == "authority":
         context.stream.request.authority = b""
@@ -301,6 +304,7 @@ def _shown(text: bytes) -> str:
 
 def _has_room(context: Any, size: int, lines: int) -> bool:
     """Count lines that a guest has written, for as long as the stream lives."""
+    context.vm.check_deadline()  # each costs more the more there are
     size += ENTRY * lines
     if context.written + size > MAP_SIZE:
         context.vm.memory.tell(f"put more than {MAP_SIZE} bytes into the header fields of a stream")

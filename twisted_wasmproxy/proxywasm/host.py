@@ -147,7 +147,11 @@ class WasmHost:
             keeper = self._keepers.get(module.key)
             if keeper is None:
                 keeper = VMKeeper(module, self.services, self._keeper_ended)
-                keeper.add(plugin)
+                try:
+                    keeper.add(plugin)
+                except PluginError:
+                    self._keeper_ended(keeper)
+                    raise
                 self._keepers[module.key] = keeper
             else:
                 keeper.add(plugin)

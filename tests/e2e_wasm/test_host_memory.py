@@ -32,9 +32,10 @@ HOW: dict[str, tuple[list[Any], int, dict[str, Any]]] = {
     "many items of a queue": (
         [
             ("proxy_register_shared_queue", (TEXT, 1, OUT)),
-            ("proxy_enqueue_shared_queue", (f"(i32.load (i32.const {OUT}))", TEXT, 1)),
+            # wasmer's package keeps some bytes for each host call until the outer call returns: so, not too many.
+            *[("proxy_enqueue_shared_queue", (f"(i32.load (i32.const {OUT}))", TEXT, 1))] * 4,
         ],
-        200_000,
+        30_000,
         {},
     ),
     "queues": ([("proxy_register_shared_queue", (KEY, 8, OUT))], 100_000, {}),

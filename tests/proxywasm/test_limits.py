@@ -379,24 +379,24 @@ def test_the_header_fields_of_a_stream_have_a_limit_of_their_own(bench):
     assert many[-1] == BAD_ARGUMENT
 
 
-def test_a_body_grows_to_what_a_filter_may_hold(bench):
+def test_a_body_grows_by_what_a_filter_may_hold(bench):
     calls = Calls(bench, "proxy_set_buffer_bytes")
     stream = calls.stream
     stream.buffer_limit = 10_000
-    stream.response_data(b"x" * 9000)
+    stream.response_data(b"x" * 30_000)
     for start, size, more, status in (
-        (0, 0, 1001, 2),
-        (9000, 0, 1000, 0),
-        (0, 4000, 4000, 0),
-        (0xFFFFFFFF, 9, 1, 2),
-        (0, 20_000, 10_001, 2),
+        (0, 0, 10_001, BAD_ARGUMENT),
+        (30_000, 0, 9999, OK),
+        (0, 4000, 4001, OK),
+        (0, 4000, 4001, BAD_ARGUMENT),
+        (0xFFFFFFFF, 9, 1, BAD_ARGUMENT),
+        (0, 100_000, 40_001, BAD_ARGUMENT),
+        (0, 100_000, 40_000, OK),
+        (0, 40_000, 10, OK),
     ):
         assert calls("proxy_set_buffer_bytes", 1, start, size, 128, more) == status
-    assert len(stream.response_body) == 10_000
-    # What is larger as it comes may be changed, and not grow.
-    stream.response_data(b"y" * 9000)
-    assert calls("proxy_set_buffer_bytes", 1, 0, 19_000, 128, 19_000) == OK
-    assert calls("proxy_set_buffer_bytes", 1, 0, 19_000, 128, 19_001) == BAD_ARGUMENT
+    assert len(stream.response_body) == 10
+    assert calls("proxy_set_buffer_bytes", 1, 0, 0, 128, MIB) == BAD_ARGUMENT
 
 
 def test_what_is_kept_outlives_a_vm_that_fails_and_ends_with_the_last(bench):

@@ -38,8 +38,8 @@ def get_status(context: Context, buffer: int) -> tuple[int, int] | Status:
 def set_bytes(context: Context, buffer: int, start: int, size: int, address: int, data_size: int) -> Status:
     """Put data in the place of `[start:start + size]`; a start past the end appends.
 
-    BAD_ARGUMENT where a body would then be larger than it is and than a filter may hold; INTERNAL_FAILURE where the
-    VM's budget has no room for what it is to grow by.
+    BAD_ARGUMENT where a body would then be larger than what the guest was shown by more than a filter may hold;
+    INTERNAL_FAILURE where the VM's budget has no room for what it is to grow by.
     """
     vm = context.vm
     vm.check_range(address, data_size)
@@ -54,7 +54,9 @@ def set_bytes(context: Context, buffer: int, start: int, size: int, address: int
         vm.check_deadline()
     growth = data_size - min(size, max(length - start, 0))
     if growth > 0:
-        if length + growth > context.stream.buffer_limit:
+        assert isinstance(context, StreamContext)
+        shown = context.shown_request if buffer == Buffer.HTTP_REQUEST_BODY else context.shown_response
+        if length + growth > shown + context.stream.buffer_limit:
             return Status.BAD_ARGUMENT
         if growth > _FREE_GROWTH and not vm.memory.lend(growth, vm.services.clock):
             return Status.INTERNAL_FAILURE

@@ -197,6 +197,8 @@ class StreamContext(Context):
         "charged",
         "ended",
         "open_trailers",
+        "shown_request",
+        "shown_response",
         "written",
     )
 
@@ -215,6 +217,9 @@ class StreamContext(Context):
         """Which trailers may be written now: 1 for the request's, 2 for the response's."""
         self.charged = 0
         """Bytes that the module has made the host keep for the stream."""
+        self.shown_request = 0
+        """Bytes of the body that the last callback was shown, before it changed anything; likewise:"""
+        self.shown_response = 0
         self.written = 0
         """Bytes among them of header fields."""
         self._answered = False
@@ -247,6 +252,7 @@ class StreamContext(Context):
 
     def request_body(self, size: int, end_stream: bool) -> Action:
         self.open_trailers = 1 if end_stream else 0
+        self.shown_request = size
         try:
             result = self._enter(self.vm.calls.on_request_body, size, end_stream)
         except VMFailed:
@@ -287,6 +293,7 @@ class StreamContext(Context):
 
     def response_body(self, size: int, end_stream: bool) -> Action:
         self.open_trailers = 2 if end_stream else 0
+        self.shown_response = size
         try:
             result = self._enter(self.vm.calls.on_response_body, size, end_stream)
         except VMFailed:

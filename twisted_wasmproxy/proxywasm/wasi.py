@@ -20,6 +20,7 @@ _STREAMS = {1: LogLevel.INFO, 2: LogLevel.ERROR}
 _REALTIME, _MONOTONIC = 0, 1
 _LARGEST_RANDOM = 64 * 1024
 _LARGEST_SIZE = 0xFFFFFFFF
+"""Bytes of a line: what its length can be told in."""
 _MOST_VECTORS = 1024
 """As IOV_MAX of most systems: no limit on guests covers the time that more would take."""
 _RIGHT_FD_WRITE = 1 << 6

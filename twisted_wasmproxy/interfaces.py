@@ -86,6 +86,7 @@ class IFilterStream(Interface):
     response_headers_writable: bool = Attribute("False once this filter's response head has been passed on.")
     request_body: object = Attribute("`IBody` while this filter is shown or holds request bytes, else None.")
     response_body: object = Attribute("`IBody` while this filter is shown or holds response bytes, else None.")
+    buffer_limit: int = Attribute("How many bytes of a body this filter may hold in one direction.")
     filter_state: dict[tuple[bytes, ...], bytes] = Attribute("Scratch values shared by the filters of a stream.")
 
     def resume_request() -> None:

@@ -60,7 +60,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
             "filters: [{file: filter.wasm, vm_config: {}}]",
             "filters[0].vm_config",
             "unknown key; known here: file, fail_open, runtime, phase, allow_on_headers_stop_iteration, cpu_limit, "
-            "memory_limit, lax_imports, restart",
+            "memory_limit, host_memory_limit, lax_imports, restart",
         ),
         ("filters: [{native: x, phase: both}]", "filters[0].phase", "must be one of client, origin, not 'both'"),
         ("limits: {header_count: '7'}", "limits.header_count", "must be a whole number from 1 up, not '7'"),
@@ -328,6 +328,8 @@ def test_two_listeners_on_one_endpoint(tmp_path: Path) -> None:
         ("", "restart: {spare: 2}", "vm_config.restart.spare", "must be true or false"),
         ("", "restart: {delay: 1s}", "vm_config.restart.delay", "unknown key"),
         ("", "restart: true", "vm_config.restart", "must be"),
+        ("", "host_memory_limit: 65535", "vm_config.host_memory_limit", "must be at least 65536 bytes"),
+        ("", "host_memory_limit: all", "vm_config.host_memory_limit", "must be a size in bytes"),
         (
             "",
             "environment_variables: {host_env_keys: ['A=B']}",

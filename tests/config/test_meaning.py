@@ -168,7 +168,7 @@ def test_filters_of_all_forms_stand_in_their_order(tmp_path: Path) -> None:
         MINIMAL
         + """
 wasm:
-  - {file: ats.yaml, phase: origin, runtime: wasmtime, cpu_limit: 50ms, restart: {traps: 5}}
+  - {file: ats.yaml, phase: origin, runtime: wasmtime, cpu_limit: 50ms, host_memory_limit: 2MiB, restart: {traps: 5}}
   - {native: stamp, configuration: {a: [1, yes, "2"]}, phase: origin}
   - {name: new, rootId: r, vmConfig: {vmId: v, code: {local: {filename: filter.wasm}}, memory_limit: 1MiB}}
 """,
@@ -179,11 +179,12 @@ wasm:
     assert (old.vm.runtime, old.vm.cpu_limit, old.vm.code) == ("wasmtime", 0.05, tmp_path / "filter.wasm")
     assert old.vm.restart == RestartConfig(traps=5, within=60.0, spare=True)
     assert isinstance(native, NativeFilterConfig)
+    assert old.vm.host_memory_limit == 2 * 1024 * 1024
     assert (native.native, native.name, native.phase) == ("stamp", "stamp", Phase.ORIGIN)
     assert native.configuration == {"a": [1, "yes", "2"]}
     assert isinstance(new, WasmFilterConfig)
     assert (new.name, new.root_id, new.fail_open) == ("new", "r", False)
-    assert (new.vm.vm_id, new.vm.memory_limit) == ("v", 1024 * 1024)
+    assert (new.vm.vm_id, new.vm.memory_limit, new.vm.host_memory_limit) == ("v", 1024 * 1024, None)
 
 
 @pytest.mark.parametrize(

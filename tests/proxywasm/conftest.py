@@ -21,7 +21,14 @@ from twisted_wasmproxy.proxywasm.vm import VM
 from twisted_wasmproxy.runtimes import available
 
 VM_OPTIONS = (
-    *("vm_id", "environment", "cpu_limit", "memory_limit", "lax_imports", "runtime", "allow_precompiled"),
+    "vm_id",
+    "environment",
+    "cpu_limit",
+    "memory_limit",
+    "host_memory_limit",
+    "lax_imports",
+    "runtime",
+    "allow_precompiled",
     "restart",
 )
 

@@ -45,6 +45,7 @@ class Stream:
         self.response_headers_writable = True
         self.request_body: Body | None = None
         self.response_body: Body | None = None
+        self.buffer_limit = 1024 * 1024
         self.filter_state: dict[tuple[bytes, ...], bytes] = {}
         self.attributes = attributes or {}
         self.events: list[Any] = []

@@ -12,6 +12,7 @@ from twisted_wasmproxy.http.headers import Headers
 from twisted_wasmproxy.interfaces import Action
 from twisted_wasmproxy.proxywasm import PluginError
 from twisted_wasmproxy.proxywasm.keeper import FIRST_DELAY, JITTER, LONGEST_DELAY, STEADY
+from twisted_wasmproxy.proxywasm.memory import HostMemory
 from twisted_wasmproxy.runtimes import get_engine
 
 REFUSED = ("response", 503, [], b"", b"wasm_fail_stream", 14)
@@ -104,7 +105,7 @@ def test_X06_a_vm_that_does_not_start_again_is_tried_again(bench):
     guest.on("proxy_on_vm_start", mark, f"(return (i32.load (i32.const {mark._status})))")
     guest.on("proxy_on_request_headers", "unreachable")
     loaded, stream = bench.stream(guest)
-    bench.host.services.shared_data.set(b"", b"broken", b"1", 0)
+    bench.host.services.shared_data.set(b"", b"broken", b"1", 0, HostMemory(1 << 20))
     stream.request_head()
     bench.clock.advance(LATEST)
     assert loaded.plugin.root is None

@@ -7,6 +7,7 @@ import pytest
 from tests.proxywasm.guest import OUT_BYTES, OUT_U32, OUT_U64, Guest
 from twisted_wasmproxy.config.model import RestartConfig
 from twisted_wasmproxy.proxywasm.abi import MetricType
+from twisted_wasmproxy.proxywasm.memory import HostMemory
 from twisted_wasmproxy.proxywasm.shared import SharedData
 
 OK, NOT_FOUND, BAD_ARGUMENT, EMPTY, CAS_MISMATCH = 0, 1, 2, 7, 8
@@ -77,7 +78,7 @@ def test_the_number_of_a_value_is_never_zero():
     data = SharedData()
     data._last = 0xFFFFFFFE
     for expected in (0xFFFFFFFF, 1, 2):
-        assert data.set(b"", b"k", b"", 0)
+        assert data.set(b"", b"k", b"", 0, HostMemory(1 << 20)) == OK
         assert data.get(b"", b"k") == (b"", expected)
 
 

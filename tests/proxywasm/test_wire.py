@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_wasmproxy.proxywasm.abi import MAP_SIZE
 from twisted_wasmproxy.proxywasm.wire import (
     MAX_PAIRS,
-    MAX_SIZE,
     Unserializable,
     decode_pairs,
     encode_pairs,
@@ -62,8 +62,8 @@ def test_any_bytes_are_a_map_or_a_value_error(data):
 def test_what_is_too_large_is_refused():
     with pytest.raises(ValueError, match=str(MAX_PAIRS)):
         decode_pairs(encode_pairs([(b"", b"")] * (MAX_PAIRS + 1)))
-    with pytest.raises(ValueError, match=str(MAX_SIZE)):
-        decode_pairs(encode_pairs([(b"a", b"x" * MAX_SIZE)]))
+    with pytest.raises(ValueError, match=str(MAP_SIZE)):
+        decode_pairs(encode_pairs([(b"a", b"x" * MAP_SIZE)]))
     with pytest.raises(ValueError, match="pairs"):
         decode_pairs(b"\xff\xff\xff\xff")
 

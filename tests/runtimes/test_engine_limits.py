@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.runtimes.conftest import compile_wat
-from twisted_wasmproxy.runtimes.interface import Limits, RuntimeFault, Trap
+from twisted_wasmproxy.runtimes.interface import LARGE_COPY, Limits, MemoryFault, RuntimeFault, Trap
 
 TRAPS = """
 (module
@@ -302,3 +302,86 @@ def test_memory_that_is_not_exported_is_limited_as_well(build):
         '(module (memory 1) (func (export "grow") (result i32) (memory.grow (i32.const 9))))', memory=655360 - 1
     )
     assert instance.function("grow")() == 0xFFFFFFFF
+
+
+TABLES = """
+(module
+  (table $grows 1 funcref)
+  (table $grows_a_little 2 10 funcref)
+  (table $stays 3 3 funcref)
+  (func (export "grow") (param i32) (result i32) (table.grow $grows (ref.null func) (local.get 0)))
+  (func (export "little") (param i32) (result i32) (table.grow $grows_a_little (ref.null func) (local.get 0)))
+  (func (export "stay") (param i32) (result i32) (table.grow $stays (ref.null func) (local.get 0))))
+"""
+
+
+def test_tables_do_not_grow_past_their_limit(engine, build):
+    instance = build(TABLES, table_elements=1000)
+    grow, little, stay = map(instance.function, ("grow", "little", "stay"))
+    if engine.name == "wasmtime":
+        assert grow(1000) == 0xFFFFFFFF
+        assert grow(999) == 1
+    # An engine that cannot be told has a limit of its own.
+    assert grow(1 << 20) == 0xFFFFFFFF
+    assert little(9) == 0xFFFFFFFF
+    assert little(8) == 2
+    assert stay(1) == 0xFFFFFFFF
+    assert stay(0) == 3
+
+
+def test_many_tables_are_limited_together(build):
+    tables = "".join(f"(table $t{n} 1 funcref)" for n in range(16))
+    grown = "".join(f"(drop (table.grow $t{n} (ref.null func) (i32.const 1048570)))" for n in range(16))
+    sizes = "".join(f"(i32.add (table.size $t{n})" for n in range(16)) + "(i32.const 0)" + ")" * 16
+    instance = build(f'(module {tables} (func (export "f") (result i32) {grown} {sizes}))', table_elements=1 << 16)
+    assert instance.function("f")() <= 1 << 20
+
+
+SLOW = """
+(module
+  (import "env" "host" (func $host))
+  (memory (export "memory") 2)
+  (func (export "ask") (call $host)))
+"""
+
+
+@pytest.mark.parametrize("cpu", [0.1, 0])
+@pytest.mark.parametrize("kind", ["check", "read", "write"])
+def test_a_host_function_that_works_for_long_is_told_that_time_is_up(build, kind, cpu):
+    """On every engine, whether it can interrupt a guest or not."""
+    done = []
+
+    def host():
+        instance.check_deadline()
+        done.append("early")
+        time.sleep(0.15)
+        instance.read(0, LARGE_COPY)
+        instance.write(0, bytes(LARGE_COPY))
+        done.append("small")
+        work[kind]()
+        done.append("late")
+
+    instance = build(SLOW, {"env.host": ("->", host)}, cpu=cpu)
+    work = {
+        "check": instance.check_deadline,
+        "read": lambda: instance.read(0, LARGE_COPY + 1),
+        "write": lambda: instance.write(0, bytes(LARGE_COPY + 1)),
+    }
+    if cpu:
+        with pytest.raises(Trap, match=r"took longer than 0\.1 s") as told:
+            instance.function("ask")()
+        assert told.value.timed_out
+        assert done == ["early", "small"]
+    else:
+        instance.function("ask")()
+        assert done == ["early", "small", "late"]
+    work[kind]()  # outside of calls there is all the time
+
+
+def test_a_range_is_checked_without_a_copy(build):
+    instance = build(SLOW, {"env.host": ("->", lambda: None)})
+    instance.check_range(0, 131072)
+    instance.check_range(131072, 0)
+    for address, size in ((0, 131073), (131072, 1), (131073, 0), (0xFFFFFFFF, 0xFFFFFFFF)):
+        with pytest.raises(MemoryFault):
+            instance.check_range(address, size)

@@ -11,7 +11,7 @@ import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_wasmproxy.runtimes.binary import Memory, ModuleInfo, import_memory, read_module
+from twisted_wasmproxy.runtimes.binary import Memory, ModuleInfo, Table, import_memory, limit_tables, read_module
 from twisted_wasmproxy.runtimes.interface import CompileError, FunctionType, Import
 
 SAMPLE = bytes(
@@ -267,3 +267,25 @@ def test_a_module_without_a_memory_of_its_own_stays_as_it_is():
         assert import_memory(wasm, "host", "memory") is wasm
     with pytest.raises(CompileError, match="2 memories"):
         import_memory(bytes(wasmtime.wat2wasm("(module (memory 1) (memory 1))")), "host", "memory")
+
+
+def test_tables_are_read():
+    wat = '(module (import "env" "t" (table 7 funcref)) (table 2 4 externref) (table 1 funcref))'
+    assert read_module(bytes(wasmtime.wat2wasm(wat))).tables == (Table(2, 4), Table(1, None))
+
+
+def test_tables_get_a_maximum():
+    wat = "(module (table 2 4 externref) (table 1 funcref) (table 5 5 funcref) (table 0 0 funcref) (memory 1))"
+    wasm = bytes(wasmtime.wat2wasm(wat))
+    limited = limit_tables(wasm, 1008)
+    assert read_module(limited).tables == (Table(2, 4), Table(1, 501), Table(5, 5), Table(0, 0))
+    wasmtime.Module.validate(wasmtime.Engine(), limited)
+    assert limit_tables(limited, 1008) == limited
+    with pytest.raises(CompileError, match="8 elements, and 7 are allowed"):
+        limit_tables(wasm, 7)
+
+
+@pytest.mark.parametrize("wat", ["(module)", "(module (table 3 3 funcref))"])
+def test_a_module_whose_tables_do_not_grow_stays_as_it_is(wat):
+    wasm = bytes(wasmtime.wat2wasm(wat))
+    assert limit_tables(wasm, 100) is wasm

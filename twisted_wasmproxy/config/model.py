@@ -437,6 +437,8 @@ class VMConfig:
     cpu_limit: float = 1.0
     """Seconds for one callback; 0 for none."""
     memory_limit: int = 128 * MIB
+    host_memory_limit: int | None = None
+    """Bytes that the host may keep for the module; None for memory_limit, 32 MiB at most."""
     lax_imports: bool = False
     """Satisfy unknown function imports by stubs instead of refusing the module."""
     restart: RestartConfig = RestartConfig()

@@ -173,6 +173,7 @@ _RESTART = Then(
 LIMIT_KEYS = {
     "cpu_limit": Key(duration()),
     "memory_limit": Key(size(_PAGE)),
+    "host_memory_limit": Key(size(_PAGE)),
     "lax_imports": Key(boolean),
     "restart": Key(_RESTART),
 }

@@ -15,8 +15,11 @@ from enum import Enum, IntEnum
 
 __all__ = [
     "CALLBACKS",
+    "FIELD_SIZE",
     "IMPORTS",
+    "MAP_SIZE",
     "MARKERS",
+    "VALUE_SIZE",
     "Buffer",
     "Callback",
     "Errno",
@@ -178,6 +181,14 @@ class HostImport:
     """Output slots are checked before the call, for what cannot be undone."""
     stable: bool = True
     """Served as specified; False where it only answers a status yet."""
+    sizes: tuple[int, ...] = ()
+    """How many bytes each parameter of the kind BYTES may have: what is longer is not read."""
+    too_large: Status | None = Status.BAD_ARGUMENT
+    """The answer where one has more; None where its first bytes are taken instead."""
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) != self.parameters.count(Kind.BYTES):
+            raise ValueError(f"{self.name} needs a size for each parameter of bytes")
 
     @property
     def params(self) -> tuple[str, ...]:
@@ -217,20 +228,75 @@ _SINCE_0_2_1 = frozenset({Version.V0_2_1, Version.V0_2_100})
 _ONLY_0_2_100 = frozenset({Version.V0_2_100})
 
 
+NAME_SIZE = 4 * 1024
+"""Bytes of a key of shared data, or the name of a queue, metric, service or foreign function."""
+PATH_SIZE = 8 * 1024
+"""Bytes of a property path."""
+FIELD_SIZE = 64 * 1024
+"""Bytes of the name of a header field, and of its value."""
+MAP_SIZE = 1024 * 1024
+"""Bytes of a map that a guest may send, as in proxy-wasm-cpp-host."""
+VALUE_SIZE = 16 * 1024 * 1024
+"""Bytes of a value, an item of a queue, a message or a body."""
+PROPERTY_SIZE = 1024 * 1024
+"""Bytes of a property's value."""
+DETAILS_SIZE = 4 * 1024
+"""Bytes of the details of a local answer, which go to the access log."""
+
+_SIZES: Mapping[str, tuple[int, ...]] = {
+    "proxy_set_header_map_pairs": (MAP_SIZE,),
+    "proxy_get_header_map_value": (FIELD_SIZE,),
+    "proxy_add_header_map_value": (FIELD_SIZE, FIELD_SIZE),
+    "proxy_replace_header_map_value": (FIELD_SIZE, FIELD_SIZE),
+    "proxy_remove_header_map_value": (FIELD_SIZE,),
+    "proxy_send_local_response": (DETAILS_SIZE, VALUE_SIZE, MAP_SIZE + 1),
+    "proxy_get_property": (PATH_SIZE,),
+    "proxy_set_property": (PATH_SIZE, PROPERTY_SIZE),
+    "proxy_get_shared_data": (NAME_SIZE,),
+    "proxy_set_shared_data": (NAME_SIZE, VALUE_SIZE),
+    "proxy_register_shared_queue": (NAME_SIZE,),
+    "proxy_resolve_shared_queue": (NAME_SIZE, NAME_SIZE),
+    "proxy_enqueue_shared_queue": (VALUE_SIZE,),
+    "proxy_define_metric": (NAME_SIZE,),
+    "proxy_call_foreign_function": (NAME_SIZE, VALUE_SIZE),
+    "proxy_http_call": (NAME_SIZE, MAP_SIZE, VALUE_SIZE, MAP_SIZE),
+    "proxy_grpc_call": (NAME_SIZE, NAME_SIZE, NAME_SIZE, MAP_SIZE, VALUE_SIZE),
+    "proxy_grpc_stream": (NAME_SIZE, NAME_SIZE, NAME_SIZE, MAP_SIZE),
+    "proxy_grpc_send": (VALUE_SIZE,),
+    "proxy_redis_init": (NAME_SIZE, NAME_SIZE, NAME_SIZE),
+    "proxy_redis_call": (NAME_SIZE, VALUE_SIZE),
+}
+
+_TOO_LARGE: Mapping[str, Status | None] = {
+    # What is that long is not there.
+    "proxy_get_header_map_value": Status.NOT_FOUND,
+    "proxy_get_property": Status.NOT_FOUND,
+    "proxy_get_shared_data": Status.NOT_FOUND,
+    "proxy_resolve_shared_queue": Status.NOT_FOUND,
+    # BAD_ARGUMENT is not among the answers of these.
+    "proxy_grpc_call": Status.INTERNAL_FAILURE,
+    "proxy_grpc_stream": Status.INTERNAL_FAILURE,
+    # An answer that denies is to be sent whatever comes with it; a map of which a part is missing is no map.
+    "proxy_send_local_response": None,
+}
+
+
 def _env(name: str, server: str, *parameters: Kind, **options: object) -> HostImport:
+    options["sizes"] = _SIZES.get(name, ())
+    options["too_large"] = _TOO_LARGE.get(name, Status.BAD_ARGUMENT)
     return HostImport("env", name, parameters, server, **options)  # type: ignore[arg-type]  # checked where the table is built
 
 
 _ENV: tuple[HostImport, ...] = (
     _env("proxy_set_effective_context", "control.set_effective_context", U32),
     _env("proxy_done", "control.done"),
-    _env("proxy_log", "logs.log", U32, BYTES),
+    _env("proxy_log", "logs.log", U32, U32, U32, raw=True),
     _env("proxy_get_log_level", "logs.get_log_level", OUT_U32, versions=_SINCE_0_2_1),
     _env("proxy_get_current_time_nanoseconds", "control.get_current_time", OUT_U64),
     _env("proxy_set_tick_period_milliseconds", "control.set_tick_period", U32),
     _env("proxy_get_configuration", "buffers.get_configuration", OUT_BYTES, versions=_ONLY_0_1_0),
     _env("proxy_get_buffer_bytes", "buffers.get_bytes", U32, U32, U32, OUT_BYTES),
-    _env("proxy_set_buffer_bytes", "buffers.set_bytes", U32, U32, U32, BYTES),
+    _env("proxy_set_buffer_bytes", "buffers.set_bytes", U32, U32, U32, U32, U32, raw=True),
     _env("proxy_get_buffer_status", "buffers.get_status", U32, OUT_U32, OUT_U32),
     _env("proxy_get_header_map_size", "headers.get_size", U32, OUT_U32),
     _env("proxy_get_header_map_pairs", "headers.get_pairs", U32, OUT_BYTES),

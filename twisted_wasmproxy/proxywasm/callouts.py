@@ -6,8 +6,9 @@ Calls to other services are not served yet. They answer what SDKs take for "coul
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
-from twisted_wasmproxy.proxywasm.abi import Status
+from twisted_wasmproxy.proxywasm.abi import VALUE_SIZE, Status
 from twisted_wasmproxy.proxywasm.contexts import Context
 
 __all__ = [
@@ -68,8 +69,8 @@ def call_foreign_function(context: Context, name: bytes, arguments: bytes, data_
     function = _FOREIGN.get(name)
     if function is None:
         return Status.NOT_FOUND
-    status, result = function(arguments)
     vm = context.vm
+    status, result = function(arguments, vm.check_deadline)
     address = 0
     if result and data_slot:
         address = vm.allocate(len(result))
@@ -81,24 +82,47 @@ def call_foreign_function(context: Context, name: bytes, arguments: bytes, data_
     return status
 
 
-_LARGEST = 16 * 1024 * 1024
-"""Bytes that `uncompress` may make."""
+_PIECE = 64 * 1024
+"""Bytes that are worked on between two looks at the deadline of the call."""
 
 
-def _compress(arguments: bytes) -> tuple[Status, bytes]:
-    return Status.OK, zlib.compress(arguments)
+def _compress(arguments: bytes, check_deadline: Callable[[], None]) -> tuple[Status, bytes]:
+    compressor = zlib.compressobj()
+    pieces = []
+    with memoryview(arguments) as view:
+        for start in range(0, len(view), _PIECE):
+            check_deadline()
+            pieces.append(compressor.compress(view[start : start + _PIECE]))
+    pieces.append(compressor.flush())
+    return Status.OK, b"".join(pieces)
 
 
-def _uncompress(arguments: bytes) -> tuple[Status, bytes]:
+def _uncompress(arguments: bytes, check_deadline: Callable[[], None]) -> tuple[Status, bytes]:
+    """What would have more than VALUE_SIZE bytes is refused, as what is no zlib stream or has no end."""
     decompressor = zlib.decompressobj()
-    try:
-        result = decompressor.decompress(arguments, _LARGEST)
-    except zlib.error:
-        return Status.SERIALIZATION_FAILURE, b""
-    return (Status.OK, result) if decompressor.eof else (Status.SERIALIZATION_FAILURE, b"")
+    pieces = []
+    size = 0
+    for start in range(0, len(arguments), _PIECE):
+        rest = arguments[start : start + _PIECE]
+        more = True
+        while more:
+            check_deadline()
+            try:
+                piece = decompressor.decompress(rest, _PIECE)
+            except zlib.error:
+                return Status.SERIALIZATION_FAILURE, b""
+            pieces.append(piece)
+            size += len(piece)
+            if size > VALUE_SIZE:
+                return Status.SERIALIZATION_FAILURE, b""
+            if decompressor.eof:
+                return Status.OK, b"".join(pieces)
+            rest = decompressor.unconsumed_tail
+            more = bool(rest) or len(piece) == _PIECE
+    return Status.SERIALIZATION_FAILURE, b""
 
 
-def _clear_route_cache(arguments: bytes) -> tuple[Status, bytes]:
+def _clear_route_cache(arguments: bytes, check_deadline: Callable[[], None]) -> tuple[Status, bytes]:
     return Status.OK, b""
 
 

@@ -56,7 +56,10 @@ class Context:
 class RootContext(Context):
     """The context of one plugin in one VM."""
 
-    __slots__ = ("_done_timer", "_finished", "_period", "_queues", "_timer", "configuring", "plugin", "streams")
+    __slots__ = (
+        *("_arming", "_done_timer", "_finished", "_period", "_queues", "_timer"),
+        *("configuring", "plugin", "streams"),
+    )
 
     def __init__(self, vm: VM, plugin: Plugin) -> None:
         super().__init__(vm)
@@ -67,6 +70,7 @@ class RootContext(Context):
         self.configuring = False
         """Whether the guest is being told of its plugin configuration (0.1.0 asks for "the" configuration then)."""
         self._period = 0
+        self._arming = False
         self._queues: list[int] = []
         """Those that it is told of when its VM, a spare, enters service."""
         self._timer: IDelayedCall | None = None
@@ -95,9 +99,15 @@ class RootContext(Context):
     def set_tick(self, period: int) -> None:
         """Tick every `period` milliseconds from now on, in a spare VM once it serves; 0 for no more."""
         self._period = period
+        if not self._arming:
+            self._arming = True  # once for a call: a timer that is cancelled stays in the reactor's list for a while
+            self.vm.defer(self._arm)
+
+    def _arm(self) -> None:
+        self._arming = False
         self._cancel_timer()
-        if period and self.vm.failed is None and not self.vm.standing_by:
-            self._timer = self.vm.services.clock.callLater(period / 1000, self._tick)
+        if self._period and self.vm.failed is None and not self.vm.standing_by:
+            self._timer = self.vm.services.clock.callLater(self._period / 1000, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -203,8 +213,12 @@ class StreamContext(Context):
         "_responded",
         "_response_held",
         "_resumed",
+        "charged",
         "ended",
         "open_trailers",
+        "shown_request",
+        "shown_response",
+        "written",
     )
 
     hook = None
@@ -220,6 +234,13 @@ class StreamContext(Context):
         """Whether the stream is over: from on_done on, nothing can be done to it."""
         self.open_trailers = 0
         """Which trailers may be written now: 1 for the request's, 2 for the response's."""
+        self.charged = 0
+        """Bytes that the module has made the host keep for the stream."""
+        self.shown_request = 0
+        """Bytes of the body that the last callback was shown, before it changed anything; likewise:"""
+        self.shown_response = 0
+        self.written = 0
+        """Bytes among them of header fields."""
         self._answered = False
         self._resumed = False
         self._responded = False
@@ -250,6 +271,7 @@ class StreamContext(Context):
 
     def request_body(self, size: int, end_stream: bool) -> Action:
         self.open_trailers = 1 if end_stream else 0
+        self.shown_request = size
         try:
             result = self._enter(self.vm.calls.on_request_body, size, end_stream)
         except VMFailed:
@@ -290,6 +312,7 @@ class StreamContext(Context):
 
     def response_body(self, size: int, end_stream: bool) -> Action:
         self.open_trailers = 2 if end_stream else 0
+        self.shown_response = size
         try:
             result = self._enter(self.vm.calls.on_response_body, size, end_stream)
         except VMFailed:
@@ -443,7 +466,7 @@ class StreamContext(Context):
         if self.vm.entered is self:
             action()
         else:
-            self.vm.defer(action)
+            self.vm.defer_asked(action)
 
     def _failed(self) -> Action:
         if self._refused or self._fail_open():
@@ -478,8 +501,17 @@ class StreamContext(Context):
             return
         self._forgotten = True
         self.vm.contexts.pop(self.id, None)
+        self.vm.memory.give(self.charged)
+        self.charged = 0
         assert self.root is not None
         self.root.stream_gone()
+
+    def charge(self, size: int) -> bool:
+        """Count bytes that the host keeps until the stream ends; False where the VM's budget has no room for them."""
+        if self._forgotten or not self.vm.memory.take(size):
+            return False
+        self.charged += size
+        return True
 
 
 @implementer(IFilter)

@@ -27,6 +27,8 @@ _log = Logger()
 
 _LAST_STREAM = max(StreamType)
 _LAST_GRPC_STATUS = 16
+_FREE_ANSWER = 16 * 1024
+"""Bytes of a local answer that are not counted."""
 
 
 def set_effective_context(context: Context, context_id: int) -> Status:
@@ -113,6 +115,9 @@ def send_local_response(
         )
         status = 500
     if isinstance(context, StreamContext):
+        size = len(body) + len(headers)
+        if size > _FREE_ANSWER and not context.charge(size):
+            body = b""  # without it rather than not at all: the answer may be a denial
         context.respond(status, pairs, body, details, grpc_status if grpc_status <= _LAST_GRPC_STATUS else -1)
     return Status.OK
 

@@ -12,9 +12,10 @@ from http import HTTPStatus
 from typing import Any
 
 from twisted_wasmproxy.logs import Logger
-from twisted_wasmproxy.proxywasm.abi import MapType, Status
+from twisted_wasmproxy.proxywasm.abi import MAP_SIZE, MapType, Status
 from twisted_wasmproxy.proxywasm.contexts import Context
-from twisted_wasmproxy.proxywasm.wire import decode_pairs, encode_pairs
+from twisted_wasmproxy.proxywasm.memory import ENTRY
+from twisted_wasmproxy.proxywasm.wire import decode_pairs, encode_pairs, encoded_size
 
 __all__ = [
     "acceptable",
@@ -52,10 +53,20 @@ _STATUS = re.compile(rb"[1-9][0-9][0-9]")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SPLITTING = re.compile(rb"[\r\n\0]")
 _splitting = _SPLITTING.search
+_SHOWN = 100
+"""Bytes of a name or value that are told in the log."""
 
 _PLAIN_AT_MOST = 4096
+_PLAIN_SIZE = 64
+"""Bytes of a name."""
 _plain: set[bytes] = set()
 """Names, as guests spell them, that are known to be tokens and neither pseudo-headers nor Host."""
+
+_FREE_SIZE = 1024
+"""Bytes of a line that is not counted while its map has no more than `_FREE_LINES`: the usual costs nothing."""
+_FREE_LINES = 100
+_FREE_MAP = 16 * 1024
+"""Bytes of a whole map that is not counted."""
 
 _OK = Status.OK
 
@@ -99,7 +110,8 @@ def get_pairs(context: Context, map_type: int) -> bytes | Status:
 def get_size(context: Context, map_type: int) -> tuple[int] | Status:
     if map_type > _LAST:
         return Status.BAD_ARGUMENT
-    return (len(encode_pairs(pairs(context.stream, map_type))),)
+    context.vm.check_deadline()
+    return (encoded_size(pairs(context.stream, map_type)),)
 
 
 def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
@@ -135,6 +147,8 @@ def set_pairs(context: Context, map_type: int, data: bytes) -> Status:
             fault=faults[0],
             lines=len(faults),
         )
+    if (len(lines) > _FREE_LINES or len(data) > _FREE_MAP) and not _has_room(context, len(data), len(lines)):
+        return Status.BAD_ARGUMENT
     for name, value in control.items():
         _set_control(context.stream, map_type, name, value)
     spelled = {line[0]: line[1] for line in reversed(target.lines)}
@@ -169,6 +183,8 @@ def _for_line(context: Context, map_type: int, name: bytes, value: bytes) -> Any
         if (fault := acceptable(name, value)) is not None:
             return _refused(context, fault)
         _remember(name)
+    if len(target.lines) >= _FREE_LINES or len(name) + len(value) > _FREE_SIZE:
+        return target if _has_room(context, len(name) + len(value), 1) else Status.BAD_ARGUMENT
     return target
 
 
@@ -177,6 +193,8 @@ def remove_value(context: Context, map_type: int, name: bytes) -> Status:
     if target is None:
         return Status.BAD_ARGUMENT
     if not _is_control(map_type, name):
+        if len(target.lines) > _FREE_LINES:
+            context.vm.check_deadline()
         target.remove(name)
     elif _CONTROL.get(name.lower()) == "authority":
         context.stream.request.authority = b""
@@ -217,9 +235,9 @@ def pairs(stream: Any, map_type: int) -> list[tuple[bytes, bytes]]:
 def acceptable(name: bytes, value: bytes) -> str | None:
     """Return what is wrong with a header that a guest wants written, or None."""
     if not _NAME.fullmatch(name):
-        return f"names a header {name!r}, which is not a token"
+        return f"names a header {_shown(name)}, which is not a token"
     if _SPLITTING.search(value):
-        return f"puts CR, LF or NUL into the value of {name!r}"
+        return f"puts CR, LF or NUL into the value of {_shown(name)}"
     return None
 
 
@@ -250,7 +268,7 @@ def _writable(context: Any, map_type: int) -> Any:
 
 def _remember(name: bytes) -> None:
     """Spare the next use of a name that was found to be plain the looking into it."""
-    if len(_plain) < _PLAIN_AT_MOST and name.lower() != b"host":
+    if len(_plain) < _PLAIN_AT_MOST and len(name) <= _PLAIN_SIZE and name.lower() != b"host":
         _plain.add(name)
 
 
@@ -261,6 +279,8 @@ def _is_control(map_type: int, name: bytes) -> bool:
 def _write_control(context: Context, map_type: int, name: bytes, value: bytes) -> Status:
     if (fault := _control_fault(map_type, name, value)) is not None:
         return _refused(context, fault)
+    if len(value) > _FREE_SIZE and not _has_room(context, len(value), 1):
+        return Status.BAD_ARGUMENT
     _set_control(context.stream, map_type, name, value)
     return Status.OK
 
@@ -271,8 +291,8 @@ def _control_fault(map_type: int, name: bytes, value: bytes) -> str | None:
     elif map_type == _RESPONSE and name == b":status":
         valid = _STATUS
     else:
-        return f"sets {name!r}, which is no pseudo-header of this map"
-    return None if valid.fullmatch(value) else f"sets {name!r} to {value!r}"
+        return f"sets {_shown(name)}, which is no pseudo-header of this map"
+    return None if valid.fullmatch(value) else f"sets {_shown(name)} to {_shown(value)}"
 
 
 def _set_control(stream: Any, map_type: int, name: bytes, value: bytes) -> None:
@@ -286,6 +306,23 @@ def _set_control(stream: Any, map_type: int, name: bytes, value: bytes) -> None:
             response.reason = HTTPStatus(status).phrase.encode()
         except ValueError:
             response.reason = b""
+
+
+def _shown(text: bytes) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+
+
+def _has_room(context: Any, size: int, lines: int) -> bool:
+    """Count lines that a guest has written, for as long as the stream lives."""
+    context.vm.check_deadline()  # each costs more the more there are
+    size += ENTRY * lines
+    if context.written + size > MAP_SIZE:
+        context.vm.memory.tell(f"put more than {MAP_SIZE} bytes into the header fields of a stream")
+        return False
+    if not context.charge(size):
+        return False
+    context.written += size
+    return True
 
 
 def _refused(context: Context, fault: str) -> Status:

@@ -83,6 +83,7 @@ class WasmHost:
             environment=vm.environment,
             cpu_limit=vm.cpu_limit,
             memory_limit=vm.memory_limit,
+            host_memory_limit=vm.host_memory_limit,
             lax_imports=vm.lax_imports,
             capabilities=config.capabilities,
             traps=vm.restart.traps,
@@ -153,7 +154,11 @@ class WasmHost:
             keeper = self._keepers.get(module.key)
             if keeper is None:
                 keeper = VMKeeper(module, self.services, self._keeper_ended)
-                keeper.add(plugin)
+                try:
+                    keeper.add(plugin)
+                except PluginError:
+                    self._keeper_ended(keeper)
+                    raise
                 self._keepers[module.key] = keeper
             else:
                 keeper.add(plugin)
@@ -170,9 +175,8 @@ class WasmHost:
     def _keeper_ended(self, keeper: VMKeeper) -> None:
         self._keepers.pop(keeper.module.key, None)
         vm_id = keeper.module.options.vm_id
-        if all(other.module.options.vm_id != vm_id for other in self._keepers.values()):
-            self.services.shared_data.forget(vm_id.encode())
-            self.services.queues.forget_vm_id(vm_id.encode())
+        others = (key for key, other in self._keepers.items() if other.module.options.vm_id == vm_id)
+        self.services.ended(keeper.module.key, vm_id, next(others, None))
 
     def _compile(self, engine: Engine, wasm: bytes, cache: CodeCache | None) -> Module:
         # One at a time: the second of two equal modules finds the first one's code, and compilers use all cores.

@@ -129,7 +129,7 @@ def _host_function(vm: VM, entry: HostImport) -> HostFunction:
         fault: int = Status.INVALID_MEMORY if entry.module == "env" else Errno.FAULT
         failure: int = Status.INTERNAL_FAILURE if entry.module == "env" else Errno.NOSYS
     else:
-        make = _wrapper(entry.parameters, entry.probe)
+        make = _wrapper(entry.parameters, entry.probe, entry.sizes, entry.too_large)
         fault, failure = Status.INVALID_MEMORY, Status.INTERNAL_FAILURE
     wrapped: HostFunction = make(vm, server(entry), int(fault), int(failure), entry.name)
     if entry.results:
@@ -175,8 +175,11 @@ _NAMES = {
 
 
 @cache
-def _wrapper(parameters: tuple[Kind, ...], probe: bool) -> Callable[..., HostFunction]:
+def _wrapper(
+    parameters: tuple[Kind, ...], probe: bool, sizes: tuple[int, ...], too_large: Status | None
+) -> Callable[..., HostFunction]:
     """Return the maker of wrappers for this shape of parameters."""
+    most = iter(sizes)
     arguments: list[str] = []
     values: list[str] = []
     outputs: list[tuple[Kind, list[str]]] = []
@@ -184,7 +187,7 @@ def _wrapper(parameters: tuple[Kind, ...], probe: bool) -> Callable[..., HostFun
         names = [f"a{len(arguments) + index}" for index in range(len(kind.wire))]
         arguments += names
         if kind is Kind.BYTES:
-            values.append(f"vm.read({names[0]}, {names[1]})")
+            values.append(_bytes(names[0], names[1], next(most), too_large))
         elif kind is Kind.S64:
             values.append(f"({names[0]} ^ 0x8000000000000000) - 0x8000000000000000")
         elif kind in (Kind.U32, Kind.U64):
@@ -197,6 +200,14 @@ def _wrapper(parameters: tuple[Kind, ...], probe: bool) -> Callable[..., HostFun
         probes="\n".join(_probes(outputs)) if probe else "",
         outputs="\n".join(_stores(outputs)),
     )
+
+
+def _bytes(address: str, size: str, most: int, too_large: Status | None) -> str:
+    """Return what reads an argument whose size is looked at first."""
+    otherwise = f"vm.cut({address}, {size}, {most})"
+    if too_large is not None:
+        otherwise = f"vm.too_large({address}, {size}, {int(too_large)})"
+    return f"vm.read({address}, {size}) if {size} <= {most} else {otherwise}"
 
 
 def _probes(outputs: list[tuple[Kind, list[str]]]) -> list[str]:

@@ -12,7 +12,7 @@ from twisted_wasmproxy.printable import printable_lines
 from twisted_wasmproxy.proxywasm.abi import LogLevel, Status
 from twisted_wasmproxy.proxywasm.contexts import Context
 
-__all__ = ["Voice", "emit", "get_log_level", "log"]
+__all__ = ["LONGEST", "Voice", "emit", "get_log_level", "log", "shortened"]
 
 _LEVELS = {
     LogLevel.TRACE: TwistedLevel.debug,
@@ -23,6 +23,11 @@ _LEVELS = {
     LogLevel.CRITICAL: TwistedLevel.critical,
 }
 _LAST = max(LogLevel)
+
+LONGEST = 64 * 1024
+"""Bytes of a line that are logged."""
+_SMALL = 1024
+"""Bytes of a line that is not counted."""
 
 
 class Voice:
@@ -51,11 +56,17 @@ class Voice:
         self.threshold = LogLevel.TRACE if self.level is LogLevel.DEBUG else self.level
 
 
-def log(context: Context, level: int, message: bytes) -> Status:
+def log(context: Context, level: int, address: int, size: int) -> Status:
     if level > _LAST:
         return Status.BAD_ARGUMENT
-    emit(context, level, message)
+    vm = context.vm
+    emit(context, level, vm.read(address, size) if size <= LONGEST else shortened(vm.cut(address, size, LONGEST), size))
     return Status.OK
+
+
+def shortened(message: bytes, size: int) -> bytes:
+    """Return the beginning of a line of `size` bytes with a mark that says so."""
+    return b"%b ... [%d bytes]" % (message, size)
 
 
 def get_log_level(context: Context) -> tuple[int]:
@@ -63,10 +74,12 @@ def get_log_level(context: Context) -> tuple[int]:
 
 
 def emit(context: Context, level: int, message: bytes) -> None:
-    """Log a line of a guest, unless lines of its level are not wanted."""
+    """Log a line of a guest, unless lines of its level are not wanted, or it has logged too much in this turn."""
     voice = _voice(context)
     if level < voice.threshold:
         return
+    if len(message) > _SMALL and not context.vm.memory.lend(len(message), context.vm.services.clock):
+        return  # no module is prepared for a status that says so
     voice.logger.emit(
         _LEVELS[LogLevel(level)],
         "wasm log{prefix}: {message}",

@@ -13,7 +13,7 @@ from twisted_wasmproxy.proxywasm.abi import CALLBACKS, MARKERS, Version
 from twisted_wasmproxy.proxywasm.errors import PluginError
 from twisted_wasmproxy.proxywasm.linker import unlinkable
 from twisted_wasmproxy.proxywasm.start_section import EXPORT, export_start
-from twisted_wasmproxy.runtimes.binary import ModuleInfo, read_module
+from twisted_wasmproxy.runtimes.binary import ModuleInfo, Table, read_module
 from twisted_wasmproxy.runtimes.interface import CompileError, Engine, FunctionType, Import, Module
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Options", "ProxyModule", "callback_problems", "detect_version", "load"]
 
 _log = Logger()
+
+DEFAULT_HOST_MEMORY = 32 * 1024 * 1024
+"""Bytes; less for modules whose own memory is smaller."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Options:
     """Seconds for one callback; 0 for none."""
     memory_limit: int = 128 * 1024 * 1024
     """Bytes."""
+    host_memory_limit: int | None = None
+    """Bytes; None for the default."""
     lax_imports: bool = False
     capabilities: frozenset[str] | None = None
     """Imports and callbacks that are allowed; None for all."""
@@ -43,6 +48,13 @@ class Options:
     traps_within: float = 60.0
     spare: bool = True
     """Whether a second VM stands by for the first to fail."""
+
+    @property
+    def host_memory(self) -> int:
+        """Bytes that the host may keep for the VMs."""
+        if self.host_memory_limit is not None:
+            return self.host_memory_limit
+        return min(self.memory_limit, DEFAULT_HOST_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class ProxyModule:
     options: Options
     version: Version
     imports: tuple[Import, ...]
+    tables: tuple[Table, ...]
     code: Module
     start_function: str | None
     """Export that is to be called first."""
@@ -91,6 +104,7 @@ def load(
         options=options,
         version=version,
         imports=info.imports,
+        tables=info.tables,
         code=module,
         start_function=start_function,
         key=_key(wasm, engine, options),
@@ -121,10 +135,9 @@ def callback_problems(info: ModuleInfo) -> list[str]:
 def _key(wasm: bytes, engine: Engine, options: Options) -> str:
     # Traffic Server and Envoy share by VM id, configuration and code; what else tells VMs apart here is theirs too.
     capabilities = None if options.capabilities is None else sorted(options.capabilities)
-    rest = (
-        *(options.environment, options.cpu_limit, options.memory_limit, options.lax_imports, capabilities),
-        *(options.traps, options.traps_within, options.spare),
-    )
+    limits = (options.cpu_limit, options.memory_limit, options.host_memory)
+    restart = (options.traps, options.traps_within, options.spare)
+    rest = (options.environment, *limits, options.lax_imports, capabilities, *restart)
     parts = (options.vm_id.encode(), options.configuration, wasm, engine.name.encode(), repr(rest).encode())
     digest = sha256()
     for part in parts:

@@ -13,6 +13,7 @@ from typing import Any
 from twisted_wasmproxy.proxywasm.abi import MapType, Status
 from twisted_wasmproxy.proxywasm.contexts import Context, StreamContext
 from twisted_wasmproxy.proxywasm.headers import pairs
+from twisted_wasmproxy.proxywasm.memory import ENTRY
 from twisted_wasmproxy.proxywasm.wire import Unserializable, encode_pairs, encode_value, split_path
 
 __all__ = ["get_property", "set_property"]
@@ -28,6 +29,11 @@ _STATE_PREFIX = b"wasm."
 
 _MOST_SEGMENTS = 32
 """Longer paths are those of nothing; looking for them would take time that no limit on guests covers."""
+
+_MOST_STATE = 1024
+"""Entries of a stream's filter state, which can be read as one map."""
+_SEGMENT = 64
+"""Bytes counted for a segment of a path beside its own."""
 
 _PLUGIN = frozenset({b"plugin_name", b"plugin_root_id", b"plugin_vm_id"})
 
@@ -67,6 +73,8 @@ _ATTRIBUTES: Mapping[bytes, frozenset[bytes]] = {
 
 
 def get_property(context: Context, path: bytes) -> bytes | Status:
+    if path.count(b"\0") > _MOST_SEGMENTS:
+        return Status.NOT_FOUND
     parts = split_path(path)
     try:
         value = _find(context, parts)
@@ -76,10 +84,20 @@ def get_property(context: Context, path: bytes) -> bytes | Status:
 
 
 def set_property(context: Context, path: bytes, value: bytes) -> Status:
-    parts = split_path(path)
-    if not isinstance(context, StreamContext) or len(parts) > _MOST_SEGMENTS or _read_only(parts):
+    if not isinstance(context, StreamContext) or path.count(b"\0") > _MOST_SEGMENTS:
         return Status.NOT_FOUND
-    context.stream.filter_state[parts] = value
+    parts = split_path(path)
+    if _read_only(parts):
+        return Status.NOT_FOUND
+    state = context.stream.filter_state
+    before = state.get(parts)
+    if len(state) >= _MOST_STATE and before is None:
+        return Status.INTERNAL_FAILURE
+    # A value that takes the place of another is counted by what it is larger: the other may be of another module.
+    size = len(value) - len(before) if before is not None else ENTRY + _SEGMENT * len(parts) + len(path) + len(value)
+    if size > 0 and not context.charge(size):
+        return Status.INTERNAL_FAILURE
+    state[parts] = value
     return Status.OK
 
 
@@ -91,7 +109,7 @@ def _read_only(parts: tuple[bytes, ...]) -> bool:
 
 def _find(context: Context, parts: tuple[bytes, ...]) -> object:
     root = context.root
-    if root is None or len(parts) > _MOST_SEGMENTS:
+    if root is None:
         return None
     first = parts[0]
     if len(parts) == 1 and first in _PLUGIN:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_wasmproxy.proxywasm.abi import LogLevel
+from twisted_wasmproxy.proxywasm.memory import HostMemory
 from twisted_wasmproxy.proxywasm.metrics import Metrics
 from twisted_wasmproxy.proxywasm.shared import Queues, SharedData
 
@@ -32,6 +33,29 @@ class Services:
     shared_data: SharedData = field(default_factory=SharedData)
     queues: Queues = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
+    _memories: dict[str, HostMemory] = field(init=False)
 
     def __post_init__(self) -> None:
         self.queues = Queues(self.clock)
+        self._memories = {}
+
+    def host_memory(self, key: str, limit: int, name: str) -> HostMemory:
+        """Return the budget of the VMs that share a key, `limit` bytes: the same one until the last of them is gone."""
+        memory = self._memories.get(key)
+        if memory is None:
+            memory = self._memories[key] = HostMemory(limit, name)
+        return memory
+
+    def ended(self, key: str, vm_id: str, successor: str | None) -> None:
+        """The last VM of `key` is gone. Drop what it leaves: its metrics, and the data and queues of its VM id.
+
+        `successor` is the key of other VMs with the same id: data and queues are then theirs.
+        """
+        memory = self._memories.pop(key, None)
+        if memory is not None:
+            self.metrics.forget(memory)
+        if successor is None:
+            self.shared_data.forget(vm_id.encode())
+            self.queues.forget_vm_id(vm_id.encode())
+        elif memory is not None and successor in self._memories:
+            memory.leave_to(self._memories[successor])

@@ -18,6 +18,7 @@ from twisted_wasmproxy.proxywasm.contexts import Context, RootContext, StreamCon
 from twisted_wasmproxy.proxywasm.errors import PluginError, VMFailed
 from twisted_wasmproxy.proxywasm.linker import HostError, link
 from twisted_wasmproxy.proxywasm.logs import Voice
+from twisted_wasmproxy.proxywasm.memory import table_share
 from twisted_wasmproxy.runtimes.interface import (
     Exit,
     FunctionType,
@@ -39,6 +40,8 @@ __all__ = ["VM", "Callbacks"]
 _log = Logger()
 
 _LAST_ID = 0xFFFFFFFF
+_DEFERRED_AT_MOST = 8
+"""Actions for each context: each of its two directions can be resumed, answered or reset, and that once."""
 
 
 class Callbacks:
@@ -97,8 +100,11 @@ class VM:
         "_instance",
         "_next_id",
         "_running_deferred",
+        "_tables",
         "allocator",
         "calls",
+        "check_deadline",
+        "check_range",
         "configuration",
         "contexts",
         "effective",
@@ -107,6 +113,7 @@ class VM:
         "failed",
         "file",
         "malloc",
+        "memory",
         "missing",
         "module",
         "name",
@@ -126,6 +133,10 @@ class VM:
     )
 
     malloc: Callable[[int], Any]
+    check_deadline: Callable[[], None]
+    """Raises Trap where the call has taken longer than its limit: for host calls that work for long."""
+    check_range: Callable[[int, int], None]
+    """Raises MemoryFault where so many bytes at an address are not in memory."""
     read: Callable[[int, int], bytes]
     write: Callable[[int, bytes], None]
     read_u32: Callable[[int], int]
@@ -175,12 +186,17 @@ class VM:
         self._running_deferred = False
         self._closed = False
         self._next_id = self._fresh_id = 1
-        self.read = self.write = self.read_u32 = self.write_u32 = _no_memory
+        self.memory = services.host_memory(module.key, options.host_memory, module.name)
+        """What the host may keep for it."""
+        self.read = self.write = self.read_u32 = self.write_u32 = self.check_range = _no_memory
+        self.check_deadline = _no_deadline
         self.malloc = _no_allocator
 
         host_functions = link(self, module.imports, options.capabilities, options.lax_imports)
+        elements, self._tables = table_share(module.tables, options.host_memory)
+        limits = Limits(options.memory_limit, options.cpu_limit, elements)
         try:
-            instance = module.code.instantiate(host_functions, Limits(options.memory_limit, options.cpu_limit))
+            instance = module.code.instantiate(host_functions, limits)
         except LinkError as error:
             raise PluginError(self.file, printable(str(error))) from error
         except (RuntimeFault, Exit) as error:
@@ -188,6 +204,8 @@ class VM:
                 self.file, f"cannot be instantiated: {printable(str(error))}{_backtrace(error)}"
             ) from error
         self._instance = instance
+        self.memory.take_always(self._tables)
+        self.check_deadline, self.check_range = instance.check_deadline, instance.check_range
         self.read, self.write = instance.read, instance.write
         self.read_u32, self.write_u32 = instance.read_u32, instance.write_u32
         for name in ("proxy_on_memory_allocate", "malloc"):
@@ -298,6 +316,22 @@ class VM:
         if self.entered is None and not self._running_deferred:
             self._run_deferred()
 
+    def defer_asked(self, action: Callable[[], None]) -> None:
+        """Do as `defer` does what a guest asks for. Raises HostError where it has asked for more than there can be."""
+        if len(self._deferred) > _DEFERRED_AT_MOST * (len(self.contexts) + 1):
+            raise HostError(Status.INTERNAL_FAILURE)
+        self.defer(action)
+
+    def too_large(self, address: int, size: int, status: int) -> bytes:
+        """Refuse an argument of more bytes than its host function takes: always raises."""
+        self.check_range(address, size)
+        raise HostError(Status(status))
+
+    def cut(self, address: int, size: int, most: int) -> bytes:
+        """Read the first `most` bytes of an argument that is longer than that."""
+        self.check_range(address, size)
+        return self.read(address, most)
+
     def _run_deferred(self) -> None:
         # In one loop, however the actions lead to each other, so that a thousand do not nest.
         self._running_deferred = True
@@ -335,6 +369,7 @@ class VM:
             if isinstance(context, RootContext):
                 context.drop()
         self._instance.close()
+        self.memory.give(self._tables)
 
     def _fail(self, function: str, error: Exception) -> None:
         self.failed = text = printable(str(error))
@@ -361,6 +396,10 @@ class VM:
 
 def _no_memory(*args: Any) -> Any:
     raise MemoryFault("there is no instance yet")
+
+
+def _no_deadline() -> None:
+    pass
 
 
 def _no_allocator(size: int) -> int:

@@ -12,14 +12,15 @@ from struct import iter_unpack
 
 from twisted_wasmproxy.proxywasm.abi import Errno, LogLevel
 from twisted_wasmproxy.proxywasm.contexts import Context
-from twisted_wasmproxy.proxywasm.logs import emit
-from twisted_wasmproxy.runtimes.interface import Exit, MemoryFault
+from twisted_wasmproxy.proxywasm.logs import LONGEST, emit, shortened
+from twisted_wasmproxy.runtimes.interface import Exit
 
 _STREAMS = {1: LogLevel.INFO, 2: LogLevel.ERROR}
 """Log levels by file descriptor."""
 _REALTIME, _MONOTONIC = 0, 1
 _LARGEST_RANDOM = 64 * 1024
-_LARGEST_LINE = 1024 * 1024
+_LARGEST_SIZE = 0xFFFFFFFF
+"""Bytes of a line: what its length can be told in."""
 _MOST_VECTORS = 1024
 """As IOV_MAX of most systems: no limit on guests covers the time that more would take."""
 _RIGHT_FD_WRITE = 1 << 6
@@ -97,14 +98,17 @@ def fd_write(context: Context, fd: int, vectors: int, count: int, result: int) -
     level = _STREAMS.get(fd)
     if level is None:
         return _BADF
-    table = context.vm.read(vectors, 8 * count)
     if count > _MOST_VECTORS:
+        context.vm.check_range(vectors, 8 * count)
         return Errno.INVAL
-    data = _gather(context, table)
-    context.vm.write_u32(result, len(data))
-    line = data[:-1] if data.endswith(b"\n") else data
-    if line:
-        emit(context, level, line)
+    line, size = _gather(context, context.vm.read(vectors, 8 * count))
+    if size > _LARGEST_SIZE:
+        return Errno.INVAL
+    context.vm.write_u32(result, size)
+    if size > len(line):
+        emit(context, level, shortened(line, size))
+    elif line and line != b"\n":
+        emit(context, level, line.removesuffix(b"\n"))
     return _OK
 
 
@@ -278,13 +282,16 @@ def _two_sizes(context: Context, first: int, one: int, second: int, two: int) ->
     return _OK
 
 
-def _gather(context: Context, table: bytes) -> bytes:
-    """Return the bytes that (address, size) pairs describe."""
+def _gather(context: Context, table: bytes) -> tuple[bytes, int]:
+    """Return the bytes that (address, size) pairs describe, as many as are logged, and how many there are."""
+    vm = context.vm
     parts = []
-    total = 0
+    total, room = 0, LONGEST
     for address, size in iter_unpack("<II", table):
+        vm.check_range(address, size)
+        if room:
+            part = vm.read(address, min(size, room))
+            parts.append(part)
+            room -= len(part)
         total += size
-        if total > _LARGEST_LINE:
-            raise MemoryFault(f"a line of more than {_LARGEST_LINE} bytes")
-        parts.append(context.vm.read(address, size))
-    return b"".join(parts)
+    return b"".join(parts), total

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["MAX_PAIRS", "MAX_SIZE", "Unserializable", "decode_pairs", "encode_pairs", "encode_value", "split_path"]
+from twisted_wasmproxy.proxywasm.abi import MAP_SIZE
 
-MAX_SIZE = 1024 * 1024
-"""Bytes of a map that a guest may send."""
+__all__ = ["MAX_PAIRS", "Unserializable", "decode_pairs", "encode_pairs", "encode_value", "encoded_size", "split_path"]
+
 MAX_PAIRS = 1024
+"""Pairs of a map that a guest may send."""
 
 _EMPTY = (b"", b"\0", b"\0\0\0\0")
 
@@ -31,12 +32,17 @@ def encode_pairs(pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
     return struct.pack(f"<{len(sizes)}I", *sizes) + b"\0".join(flat)
 
 
+def encoded_size(pairs: Sequence[tuple[bytes, bytes]]) -> int:
+    """Return how many bytes `encode_pairs` makes."""
+    return 4 + sum(len(name) + len(value) + 10 for name, value in pairs) if pairs else 0
+
+
 def decode_pairs(data: bytes) -> list[tuple[bytes, bytes]]:
     """Return the pairs of a map in its format. Raises ValueError unless every byte is accounted for."""
     if data in _EMPTY:
         return []
-    if len(data) > MAX_SIZE:
-        raise ValueError(f"a map of {len(data)} bytes; {MAX_SIZE} are allowed")
+    if len(data) > MAP_SIZE:
+        raise ValueError(f"a map of {len(data)} bytes; {MAP_SIZE} are allowed")
     if len(data) < 4:
         raise ValueError("a map cut short")
     (count,) = struct.unpack_from("<I", data)

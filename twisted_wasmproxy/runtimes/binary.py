@@ -14,7 +14,10 @@ from typing import TypeVar
 
 from twisted_wasmproxy.runtimes.interface import CompileError, FunctionType, Import
 
-__all__ = ["PAGE", "CustomSection", "Export", "Memory", "ModuleInfo", "check_header", "import_memory", "read_module"]
+__all__ = [
+    *("PAGE", "CustomSection", "Export", "Memory", "ModuleInfo", "Table"),
+    *("check_header", "import_memory", "limit_tables", "read_module"),
+]
 
 PAGE = 65536
 """Bytes in a page of memory."""
@@ -52,6 +55,7 @@ _SECTION_NAMES = {
 _SECTION_ORDER = {number: place for place, number in enumerate(_SECTION_NAMES)}
 
 _IMPORT_SECTION = 2
+_TABLE_SECTION = 4
 _MEMORY_SECTION = 5
 _REWRITTEN_SECTIONS = (_IMPORT_SECTION, _MEMORY_SECTION)
 
@@ -80,6 +84,14 @@ class Memory:
     minimum: int
     maximum: int | None
     imported: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the module's own; sizes in elements. `maximum` is None where none is declared."""
+
+    minimum: int
+    maximum: int | None
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class ModuleInfo:
     imports: tuple[Import, ...]
     exports: tuple[Export, ...]
     memories: tuple[Memory, ...]
+    tables: tuple[Table, ...]
     functions: int
     """Number of functions of its own."""
     start: int | None
@@ -289,6 +302,7 @@ class _ModuleReader:
         self._imports: list[Import] = []
         self._functions: list[FunctionType] = []  # the imported ones first, as indices count
         self._memories: list[Memory] = []
+        self._tables: tuple[Table, ...] = ()
         self._counts = dict.fromkeys(_KINDS, 0)
         self._exports: list[Export] = []
         self._start: int | None = None
@@ -317,6 +331,7 @@ class _ModuleReader:
             imports=tuple(self._imports),
             exports=tuple(self._exports),
             memories=tuple(self._memories),
+            tables=self._tables,
             functions=own,
             start=self._start,
             code_size=self._sizes.get("code", 0),
@@ -370,6 +385,9 @@ class _ModuleReader:
     def _read_memories(self, reader: _Reader) -> None:
         self._memories += reader.vector("memory", lambda reader: Memory(*_read_limits(reader), imported=False))
 
+    def _read_tables(self, reader: _Reader) -> None:
+        self._tables = tuple(table for _, table in _table_section(reader))
+
     def _read_exports(self, reader: _Reader) -> None:
         self._exports = reader.vector("export", self._read_export)
         names = Counter(export.name for export in self._exports)
@@ -407,6 +425,7 @@ class _ModuleReader:
         "type": _read_types,
         "import": _read_imports,
         "function": _read_functions,
+        "table": _read_tables,
         "memory": _read_memories,
         "export": _read_exports,
         "start": _read_start,
@@ -473,6 +492,20 @@ def _read_limits(reader: _Reader) -> tuple[int, int | None]:
     return minimum, maximum
 
 
+def _table_section(reader: _Reader) -> list[tuple[bytes, Table]]:
+    """Return each table with its reference type as it is written."""
+    return reader.vector("table", _read_table)
+
+
+def _read_table(reader: _Reader) -> tuple[bytes, Table]:
+    start = reader.position
+    if reader.data[start : start + 1] == b"\x40":
+        raise reader.fail("a table has an initialiser (the proposal of function references is not taken)")
+    _read_value_type(reader)
+    kind = reader.data[start : reader.position]
+    return kind, Table(*_read_limits(reader))
+
+
 def _read_producers(reader: _Reader) -> dict[str, tuple[tuple[str, str], ...]]:
     def read_pair(reader: _Reader) -> tuple[str, str]:
         return reader.name("producer"), reader.name("version")
@@ -530,6 +563,33 @@ def import_memory(wasm: bytes, module: str, name: str) -> bytes:
     )
     rewritten.insert(place, (_IMPORT_SECTION, import_section))
     return _HEADER + b"".join(bytes([number]) + _sized(body) for number, body in rewritten)
+
+
+def limit_tables(wasm: bytes, elements: int) -> bytes:
+    """Return the module with a maximum for its own tables, so that they have at most so many elements together.
+
+    For an engine that cannot limit them. A table that is larger from the start is not made smaller: that raises
+    CompileError, as a malformed module does.
+    """
+    tables = read_module(wasm).tables
+    growing = sum(table.maximum != table.minimum for table in tables)
+    left = elements - sum(table.minimum for table in tables)
+    if left < 0:
+        raise CompileError(f"the tables of the module have {elements - left} elements, and {elements} are allowed")
+    if not growing:
+        return wasm
+    rewritten = []
+    for number, section in _sections(wasm):
+        body = section.rest()
+        if number == _TABLE_SECTION:
+            body = _leb128(len(tables))
+            for kind, table in _table_section(section):
+                maximum = table.minimum + left // growing
+                if table.maximum is not None:
+                    maximum = min(maximum, table.maximum)
+                body += kind + b"\x01" + _leb128(table.minimum) + _leb128(maximum)
+        rewritten.append(bytes([number]) + _sized(body))
+    return _HEADER + b"".join(rewritten)
 
 
 def _sized(data: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted_wasmproxy.runtimes.interface import Exit, Trap
 
-__all__ = ["BACKTRACE_FRAMES", "one_line", "surfaced"]
+__all__ = ["BACKTRACE_FRAMES", "one_line", "overdue", "surfaced"]
 
 BACKTRACE_FRAMES = 20
 """Frames kept of a backtrace."""
@@ -21,6 +21,11 @@ def surfaced(raised: BaseException, backtrace: tuple[str, ...]) -> BaseException
     trap = Trap(f"a host function raised {type(raised).__name__}: {raised}", backtrace=backtrace)
     trap.__cause__ = raised
     return trap
+
+
+def overdue(limit: float, backtrace: tuple[str, ...] = ()) -> Trap:
+    """Return what to raise for a call that has taken longer than its limit in seconds."""
+    return Trap(f"interrupted: the call took longer than {limit:g} s", timed_out=True, backtrace=backtrace)
 
 
 def one_line(text: str) -> str:

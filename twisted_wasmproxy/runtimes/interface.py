@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 __all__ = [
+    "LARGE_COPY",
     "CompileError",
     "Engine",
     "Exit",
@@ -22,6 +23,10 @@ __all__ = [
     "RuntimeUnavailable",
     "Trap",
 ]
+
+
+LARGE_COPY = 16 * 1024
+"""Bytes; what copies more to or from a guest's memory looks at the deadline of the call first."""
 
 
 class RuntimeFault(Exception):
@@ -98,6 +103,8 @@ class Limits:
     """Bytes of linear memory."""
     cpu: float = 1.0
     """Seconds for one call from outside; 0 for no limit."""
+    table_elements: int = 1 << 20
+    """Elements of one table. An engine that cannot tell tables apart from outside may have a limit of its own."""
 
 
 class Instance(Protocol):
@@ -118,11 +125,20 @@ class Instance(Protocol):
     def memory_size(self) -> int:
         """Return the present size of the memory in bytes (0 without a memory)."""
 
+    def check_deadline(self) -> None:
+        """For host functions that work for long: raises Trap where the call has taken longer than `Limits.cpu`.
+
+        Short work needs no such look: an engine that can be interrupted ends an overdue call when the guest goes on.
+        """
+
+    def check_range(self, address: int, size: int) -> None:
+        """Raises MemoryFault where so many bytes at an address are not in memory."""
+
     def read(self, address: int, size: int) -> bytes:
-        """Return a copy of memory; address and size are unsigned. Raises MemoryFault."""
+        """Return a copy of memory; address and size are unsigned. Raises MemoryFault; Trap as `check_deadline` does."""
 
     def write(self, address: int, data: bytes) -> None:
-        """Raises MemoryFault, and then has written nothing."""
+        """Raises MemoryFault, and then has written nothing; Trap as `check_deadline` does."""
 
     def read_u32(self, address: int) -> int:
         """Little-endian, may be unaligned. Raises MemoryFault."""

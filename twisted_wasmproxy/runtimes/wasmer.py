@@ -6,9 +6,10 @@ What the package does not do is made up for here:
 - Its objects may be used only in the thread that made them. A module is loaded where it is first instantiated.
 - Loading code that is cut off or altered crashes the process. Code carries its digest.
 - A memory that a module makes can grow to 4 GiB. The module is rewritten to import its memory, and we make it.
+- Tables can grow as far. The module is rewritten to declare a maximum for each.
 - Integers are signed. They are converted on both ways.
 
-A running guest cannot be interrupted.
+A running guest cannot be interrupted, but the host functions that it calls hold to its time.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from math import inf
+from time import monotonic
 from typing import Any
 
 import wasmer
 from wasmer_compiler_cranelift import Compiler
 
-from twisted_wasmproxy.runtimes.binary import PAGE, import_memory
-from twisted_wasmproxy.runtimes.faults import BACKTRACE_FRAMES, one_line, surfaced
+from twisted_wasmproxy.runtimes.binary import PAGE, import_memory, limit_tables
+from twisted_wasmproxy.runtimes.faults import BACKTRACE_FRAMES, one_line, overdue, surfaced
 from twisted_wasmproxy.runtimes.interface import (
+    LARGE_COPY,
     CompileError,
     FunctionType,
     HostFunction,
@@ -42,6 +46,8 @@ from twisted_wasmproxy.runtimes.linking import NUMBERS, match_imports
 __all__ = ["WasmerEngine", "WasmerInstance", "WasmerModule", "compile_standard_input"]
 
 _MEMORY_IMPORT = ("wasmproxy:host", "memory")
+_TABLE_ELEMENTS = 1 << 18
+"""Of all tables of a module; 16 bytes each."""
 _COMPILE_HERE = 64 * 1024
 """Bytes of a module that compiles in some milliseconds, for which a process is not worth its start."""
 
@@ -87,7 +93,7 @@ class WasmerEngine:
             return store
 
     def compile(self, wasm: bytes) -> bytes:
-        prepared = import_memory(wasm, *_MEMORY_IMPORT)
+        prepared = limit_tables(import_memory(wasm, *_MEMORY_IMPORT), _TABLE_ELEMENTS)
         code = self._compile_here(prepared) if len(prepared) <= _COMPILE_HERE else _compile_elsewhere(prepared)
         return self._digest(code) + code
 
@@ -187,6 +193,8 @@ class WasmerInstance:
         self._functions: dict[str, Callable[..., Any]] = {}
         self._raised: BaseException | None = None
         self._depth = 0
+        self._limits = limits
+        self._deadline = inf
         self._closed = False
         self._size = 0
         self._view = memoryview(bytearray())
@@ -215,16 +223,26 @@ class WasmerInstance:
         self._look_at_memory()
         return self._size
 
+    def check_deadline(self) -> None:
+        if monotonic() >= self._deadline:
+            raise overdue(self._limits.cpu)
+
+    def check_range(self, address: int, size: int) -> None:
+        self._look_at_memory()
+        if address < 0 or size < 0 or address + size > self._size:
+            raise MemoryFault(f"{size} bytes at {address} are not in a memory of {self._size} bytes")
+
     def read(self, address: int, size: int) -> bytes:
         end = address + size
-        if end > self._size or address < 0 or size < 0:
+        if end > self._size or address < 0 or not 0 <= size <= LARGE_COPY:
             self._check(address, size)
         return self._view[address:end].tobytes()
 
     def write(self, address: int, data: bytes) -> None:
-        end = address + len(data)
-        if end > self._size or address < 0:
-            self._check(address, len(data))
+        size = len(data)
+        end = address + size
+        if end > self._size or address < 0 or size > LARGE_COPY:
+            self._check(address, size)
         self._view[address:end] = data
 
     def read_u32(self, address: int) -> int:
@@ -277,6 +295,7 @@ class WasmerInstance:
             raise RuntimeFault(f"the exported function {name} {function_type} has a type that the host cannot call")
         exported = getattr(self._instance.exports, name)
         arity = len(params)
+        limit = self._limits.cpu
         unsigned = _masker(params)
         result_mask = _MASKS.get(results[0]) if results else None
 
@@ -286,6 +305,8 @@ class WasmerInstance:
             if self._closed and not self._depth:
                 raise RuntimeFault("the instance is closed")
             masked = unsigned(args)
+            if limit and not self._depth:
+                self._deadline = monotonic() + limit
             self._depth += 1
             try:
                 value = exported(*masked)
@@ -294,6 +315,8 @@ class WasmerInstance:
                 raise fault from fault.__cause__
             finally:
                 self._depth -= 1
+                if not self._depth:
+                    self._deadline = inf
                 if self._closed and not self._depth:
                     self.close()
             return value if result_mask is None else value & result_mask
@@ -329,9 +352,9 @@ class WasmerInstance:
             self._size = len(self._view)
 
     def _check(self, address: int, size: int) -> None:
-        self._look_at_memory()
-        if address < 0 or size < 0 or address + size > self._size:
-            raise MemoryFault(f"{size} bytes at {address} are not in a memory of {self._size} bytes")
+        self.check_range(address, size)
+        if size > LARGE_COPY:
+            self.check_deadline()
 
 
 def _masker(kinds: tuple[str, ...]) -> Callable[[tuple[Any, ...]], list[Any]]:

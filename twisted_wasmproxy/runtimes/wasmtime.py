@@ -27,8 +27,9 @@ from wasmtime import _ffi as ffi
 
 from twisted_wasmproxy.runtimes.binary import check_header
 from twisted_wasmproxy.runtimes.deadline import DeadlineWatch
-from twisted_wasmproxy.runtimes.faults import BACKTRACE_FRAMES, one_line, surfaced
+from twisted_wasmproxy.runtimes.faults import BACKTRACE_FRAMES, one_line, overdue, surfaced
 from twisted_wasmproxy.runtimes.interface import (
+    LARGE_COPY,
     CompileError,
     FunctionType,
     HostFunction,
@@ -43,7 +44,6 @@ from twisted_wasmproxy.runtimes.linking import NUMBERS, match_imports
 
 __all__ = ["WasmtimeEngine", "WasmtimeInstance", "WasmtimeModule"]
 
-_TABLE_ELEMENTS = 1 << 20
 _TABLES = 16
 _NO_OFFSET = (1 << 64) - 1
 
@@ -167,7 +167,7 @@ class WasmtimeInstance:
         self._store = wasmtime.Store(module.engine.engine)
         self._closed = False
         self._store.set_limits(
-            memory_size=limits.memory, table_elements=_TABLE_ELEMENTS, instances=1, tables=_TABLES, memories=1
+            memory_size=limits.memory, table_elements=limits.table_elements, instances=1, tables=_TABLES, memories=1
         )
         self._context = ctypes.cast(self._store._context(), c_void_p)
         _set_epoch_deadline(self._context, c_uint64(1))
@@ -199,17 +199,27 @@ class WasmtimeInstance:
         self._look_at_memory()
         return self._size
 
+    def check_deadline(self) -> None:
+        if monotonic() >= self.deadline:
+            raise overdue(self._limits.cpu)
+
+    def check_range(self, address: int, size: int) -> None:
+        self._look_at_memory()
+        if address < 0 or size < 0 or address + size > self._size:
+            raise MemoryFault(f"{size} bytes at {address} are not in a memory of {self._size} bytes")
+
     def read(self, address: int, size: int) -> bytes:
         end = address + size
-        if end > self._size or address < 0 or size < 0:
+        if end > self._size or address < 0 or not 0 <= size <= LARGE_COPY:
             self._check(address, size)
         data: bytes = self._bytes[address:end]
         return data
 
     def write(self, address: int, data: bytes) -> None:
-        end = address + len(data)
-        if end > self._size or address < 0:
-            self._check(address, len(data))
+        size = len(data)
+        end = address + size
+        if end > self._size or address < 0 or size > LARGE_COPY:
+            self._check(address, size)
         self._view[address:end] = data
 
     def read_u32(self, address: int) -> int:
@@ -357,9 +367,7 @@ class WasmtimeInstance:
         else:
             text, backtrace = _take_trap(trap)
         if raised is None:
-            if expired:
-                text = f"interrupted: the call took longer than {self._limits.cpu:g} s"
-            raise Trap(text, timed_out=expired, backtrace=backtrace)
+            raise overdue(self._limits.cpu, backtrace) if expired else Trap(text, backtrace=backtrace)
         raise surfaced(raised, backtrace)
 
     def _look_at_memory(self) -> None:
@@ -373,9 +381,9 @@ class WasmtimeInstance:
             self._size = size
 
     def _check(self, address: int, size: int) -> None:
-        self._look_at_memory()
-        if address < 0 or size < 0 or address + size > self._size:
-            raise MemoryFault(f"{size} bytes at {address} are not in a memory of {self._size} bytes")
+        self.check_range(address, size)
+        if size > LARGE_COPY:
+            self.check_deadline()
 
 
 _Frame = tuple[Any, c_void_p, Any]

@@ -70,6 +70,10 @@ class Site:
         return not self.response_gate.passed
 
     @property
+    def buffer_limit(self) -> int:
+        return self.chain.buffer_limit
+
+    @property
     def request_body(self) -> Body | None:
         gate = self.request_gate
         return gate.body if gate.shows_body else None

@@ -136,7 +136,9 @@ class Queues:
 
     def own(self, token: int, owner: RootContext) -> None:
         """Tell a context of the items of a queue from now on."""
-        self._queues[token].owner = owner
+        queue = self._queues.get(token)
+        if queue is not None:  # else it went with the VM id
+            queue.owner = owner
 
     def resolve(self, vm_id: bytes, name: bytes) -> int | None:
         """Return the number of a queue that has been registered."""

@@ -49,8 +49,10 @@ class Bench:
         answer = self.answers.get(arrival.target.decode("latin-1"), None)
         if callable(answer):
             answer = answer(arrival)
-        arrival.send(ok(b"ok", "Cache-Control: max-age=3600") if answer is None else answer)
-        return True
+        if answer is None:
+            answer = ok(b"ok", "Cache-Control: max-age=3600")
+        arrival.send(answer)
+        return b"\r\nContent-Length: " in answer  # else only the end of the connection may end it
 
     def fresh_path(self, start: str = "/") -> str:
         """Return a path that nobody has asked for."""

@@ -332,12 +332,12 @@ class Fill:
         if self._state is _State.OVER:
             return
         self._state = _State.OVER
-        if self.deadline != NEVER:
-            shared_deadlines().remove(self)
         self._incoming = None  # its content knows this fill
         self._cache.ended(self)
         held, self._held = self._held, []
         try:
+            if self.deadline != NEVER:
+                shared_deadlines().remove(self)
             self._close_fetch()
             for one in held:
                 one.release()

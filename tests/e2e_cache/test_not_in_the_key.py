@@ -88,7 +88,9 @@ def test_heuristics_can_be_for_those_with_cookies_too(stand: Stand) -> None:
     assert [site.get(f"Cookie: a={i}").body for i in range(2)] == [b"a=0", b"a=0"]
 
 
-@pytest.mark.parametrize("line", [FRESH, "Cache-Control: public", f"Expires: {date(3600)}"], ids=["age", "public", "date"])
+@pytest.mark.parametrize(
+    "line", [FRESH, "Cache-Control: public", f"Expires: {date(3600)}"], ids=["age", "public", "date"]
+)
 def test_what_says_that_it_is_for_all_is_for_those_with_cookies(site: Site, line: str) -> None:
     site.answer(personal(line))
     assert [site.get(f"Cookie: a={i}").body for i in range(2)] == [b"a=0", b"a=0"]

@@ -16,12 +16,15 @@ REQUEST_FIELDS = (
     *("Forwarded", "Host", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since"),
     *("Max-Forwards", "Proxy-Authorization", "Range", "Referer", "TE", "User-Agent", "X-Forwarded-For"),
     *("X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id"),
+    # Whether a PURGE or a call of the control API has come through a proxy, or from a web page
+    *("CDN-Loop", "CF-Connecting-IP", "Origin", "Sec-Fetch-Site", "True-Client-IP", "X-Client-IP"),
+    *("X-Cluster-Client-IP", "X-Forwarded", "X-Forwarded-Port", "X-Forwarded-Server", "X-Real-IP"),
 )
 
 RESPONSE_FIELDS = (
     *_BOTH,
     *("Allow", "grpc-message", "grpc-status", "Proxy-Authenticate", "Proxy-Authentication-Info", "Retry-After"),
-    *("Server", "Set-Cookie"),
+    *("Server", "Set-Cookie", "WWW-Authenticate"),
     # Those that the configuration of these tests names.
     *("CDN-Cache-Control", "Surrogate-Key"),
 )
@@ -29,14 +32,39 @@ RESPONSE_FIELDS = (
 NOT_FIELDS = frozenset(
     {
         # Codings, options, units, schemes, protocols
-        *("bytes", "chunked", "close", "compress", "deflate", "gzip", "h2", "h2c", "http", "https", "uncompress"),
+        *(
+            "bearer",
+            "bytes",
+            "chunked",
+            "close",
+            "compress",
+            "deflate",
+            "gzip",
+            "h2",
+            "h2c",
+            "http",
+            "https",
+            "uncompress",
+        ),
         *("x-compress", "x-gzip"),
         # Cache directives
         *("immutable", "max-age", "max-stale", "min-fresh", "must-revalidate", "must-understand", "no-cache"),
         *("no-store", "only-if-cached", "private", "proxy-revalidate", "public", "s-maxage", "stale-if-error"),
         "stale-while-revalidate",
         # Details, for the log
-        *("connect", "options", "purge", "redirect", "rule", "stopped", "timeout", "trace", "unknown"),
+        *(
+            "connect",
+            "denied",
+            "none",
+            "options",
+            "purge",
+            "redirect",
+            "rule",
+            "stopped",
+            "timeout",
+            "trace",
+            "unknown",
+        ),
     }
 )
 """Words in the sources that are written as field names are, and are none."""

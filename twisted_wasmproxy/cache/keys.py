@@ -19,6 +19,8 @@ ANY_HOST = b"*"
 _MOST_ORIGINS = 256
 _MOST_PAIRS = 256
 """Parameters of a query, and cookies of a request, that are looked at; of more, all counts as it is."""
+_MOST_ENCODED = 1024
+"""Percent-encoded octets in the names of parameters; a query with more counts as it is."""
 
 _AUTHORITY_END = re.compile(rb"[/?#]")
 _PRINTABLE = bytes(range(0x20, 0x7F))
@@ -180,16 +182,23 @@ def _query_maker(config: CacheKeyConfig) -> Callable[[bytes], bytes] | None:
         return None
 
     def make(query: bytes) -> bytes:
-        if query.count(b"&") >= _MOST_PAIRS:
+        parameters = query.split(b"&", _MOST_PAIRS)
+        if len(parameters) > _MOST_PAIRS:
             return b"?" + query
-        parameters = [(_parameter_name(parameter), parameter) for parameter in query.split(b"&")]
+        names = [parameter.partition(b"=")[0] for parameter in parameters]
+        encoded = sum([name.count(b"%") for name in names])
+        if encoded > _MOST_ENCODED:
+            return b"?" + query
+        if encoded:
+            names = [unquote_to_bytes(name) for name in names]
+        named = list(zip(names, parameters, strict=True))
         if config.query_only:
-            parameters = [parameter for parameter in parameters if only(parameter[0])]
+            named = [parameter for parameter in named if only(parameter[0])]
         if config.query_without:
-            parameters = [parameter for parameter in parameters if not without(parameter[0])]
+            named = [parameter for parameter in named if not without(parameter[0])]
         if in_order:
-            parameters.sort(key=_first)
-        return b"?" + b"&".join([parameter for _, parameter in parameters]) if parameters else b""
+            named.sort(key=_first)
+        return b"?" + b"&".join([parameter for _, parameter in named]) if named else b""
 
     return make
 
@@ -199,11 +208,6 @@ def _named(patterns: Iterable[str]) -> Callable[[bytes], bool]:
     exact = frozenset(pattern.encode() for pattern in patterns if not pattern.endswith("*"))
     prefixes = tuple(pattern[:-1].encode() for pattern in patterns if pattern.endswith("*"))
     return lambda name: name in exact or name.startswith(prefixes)
-
-
-def _parameter_name(parameter: bytes) -> bytes:
-    name = parameter.partition(b"=")[0]
-    return unquote_to_bytes(name) if b"%" in name else name
 
 
 def _first(pair: tuple[bytes, bytes]) -> bytes:

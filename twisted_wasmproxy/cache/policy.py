@@ -101,7 +101,7 @@ _OF_CONTENT = frozenset({b"content-encoding", b"content-length", b"content-md5",
 def asked(headers: Headers, rules: CacheRules) -> Asked:
     """Return what the request asks; `NOTHING_ASKED` itself in the usual case of neither Cache-Control nor Pragma."""
     values = None
-    pragma = False
+    pragmas: list[bytes] = []
     for key, _, value in headers.lines:
         if key == b"cache-control":
             if values is None:
@@ -109,11 +109,11 @@ def asked(headers: Headers, rules: CacheRules) -> Asked:
             else:
                 values.append(value)
         elif key == b"pragma":
-            pragma = pragma or b"no-cache" in cache_control([value])
+            pragmas.append(value)
     honor = rules.client_directives == "honor"
     if values is None:
         # RFC 9111 section 5.4: Pragma counts only where there is no Cache-Control.
-        return Asked(no_cache=True) if pragma and honor else NOTHING_ASKED
+        return Asked(no_cache=True) if pragmas and honor and b"no-cache" in cache_control(pragmas) else NOTHING_ASKED
     given = cache_control(values)
     if not honor:
         return Asked(only_if_cached=True) if b"only-if-cached" in given else NOTHING_ASKED

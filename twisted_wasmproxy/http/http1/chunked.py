@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from httptools import HttpParserError, HttpRequestParser
 
@@ -20,7 +21,9 @@ _BYTES_PER_CONTENT_BYTE = 9
 
 _MAX_DIGITS = 32
 """Hexadecimal digits of a chunk size, leading zeros among them."""
-_LINE_END = rb"(?:;[^\r\n]*)?\r\n"
+_LINE_END = rb"(?:\r\n|;[^\r\n]*\r\n)"  # the usual one first: it costs half
+# No chunk is given back once it has matched, which spares remembering where each began. Python 3.10 cannot say so.
+_AS_MANY_AS_THERE_ARE = b"*+" if sys.version_info >= (3, 11) else b"*"
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,%d})(?![0-9A-Fa-f])" % _MAX_DIGITS)
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,%d})" % _MAX_DIGITS + _LINE_END)
 
@@ -31,7 +34,8 @@ def _small_chunks() -> re.Pattern[bytes]:
     for high in range(1, 16):
         longer = b"|".join(b"%x" % low + chunk % (16 * high + low) for low in range(16))
         by_digit.append(b"%x(?:%b|%b)" % (high, chunk % high, longer))
-    return re.compile(b"(?:0{0,8}(?:%b))*" % b"|".join(by_digit), re.DOTALL | re.IGNORECASE)
+    chunks = b"(?:0{0,8}(?:%b))%b" % (b"|".join(by_digit), _AS_MANY_AS_THERE_ARE)
+    return re.compile(chunks, re.DOTALL | re.IGNORECASE)
 
 
 _SMALL_CHUNKS = _small_chunks()

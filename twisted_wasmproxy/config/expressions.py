@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import re2
 
-__all__ = ["Expression", "Found", "compile_expression"]
+__all__ = ["Expression", "Found", "compile_expression", "without_groups"]
 
 
 class Found(Protocol):
@@ -49,11 +49,25 @@ def compile_expression(pattern: bytes) -> tuple[Expression, str]:
         raise ValueError(str(error)) from None
     if _READ_DIFFERENTLY.search(pattern):
         return plain, "RE2 reads a part of it differently"
-    options = re2.Options()
-    options.log_errors = False
     try:
-        compiled: Expression = re2.compile(pattern, options)
+        compiled: Expression = re2.compile(pattern, _options())
     except re2.error as error:
         reason = error.args[0]
         return plain, reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
     return (compiled, "") if compiled.groups == plain.groups else (plain, "RE2 counts its groups differently")
+
+
+def without_groups(expression: Expression) -> Expression:
+    """Return an expression that matches the same and tells no groups: RE2 finds groups many times as slowly."""
+    if isinstance(expression, re.Pattern) or not expression.groups:
+        return expression
+    options = _options()
+    options.never_capture = True
+    compiled: Expression = re2.compile(expression.pattern, options)
+    return compiled
+
+
+def _options() -> re2.Options:
+    options = re2.Options()
+    options.log_errors = False
+    return options

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
-from twisted_wasmproxy.config.expressions import Expression, Found
+from twisted_wasmproxy.config.expressions import Expression, Found, without_groups
 from twisted_wasmproxy.config.model import RemapConfig
 from twisted_wasmproxy.http.messages import Request
 
@@ -117,6 +117,10 @@ class _Rule:
             self.location = None if config.redirect is None else _Template(config.redirect.to, config.regex)
         except ValueError as error:
             raise ValueError(f"{config.location}: {error}" if config.location else str(error)) from None
+        if config.regex is not None and not any(
+            template is not None and template.uses_groups for template in (self.rewrite, self.location)
+        ):
+            self.regex = without_groups(config.regex)
 
     def may_apply_to(self, host: bytes) -> bool:
         if self.host is not None:
@@ -174,10 +178,11 @@ Filler = Callable[[Request, Found | None], bytes]
 class _Template:
     """Text with variables, taken apart once."""
 
-    __slots__ = ("_absolute", "_parts")
+    __slots__ = ("_absolute", "_parts", "uses_groups")
 
     def __init__(self, text: str, regex: Expression | None) -> None:
         self._absolute = _ABSOLUTE.match(text) is not None
+        self.uses_groups = False
         self._parts: list[bytes | Filler] = []
         end = 0
         for variable in _VARIABLE.finditer(text):
@@ -187,7 +192,9 @@ class _Template:
             if dollar:
                 self._parts.append(b"$")
             else:
-                self._parts.append(_filler(braced or plain or "", regex))
+                name = braced or plain or ""
+                self.uses_groups = self.uses_groups or name.isdigit()
+                self._parts.append(_filler(name, regex))
         self._parts.append(text[end:].encode())
 
     def _fill(self, request: Request, groups: Found | None) -> bytes:

@@ -26,12 +26,15 @@ from twisted_wasmproxy.http.http1.head import RequestHead, RequestLimits
 from twisted_wasmproxy.http.http1.syntax import MessageError
 from twisted_wasmproxy.http.messages import Request, Response
 from twisted_wasmproxy.http.stream import RequestReceiver, ServerStream, StreamError, StreamFault
+from twisted_wasmproxy.logs import Logger
 
 if TYPE_CHECKING:
     from twisted_wasmproxy.service import ProxyService
     from twisted_wasmproxy.transaction.proxy import Proxy
 
 __all__ = ["WasmProxyResource"]
+
+_log = Logger()
 
 _ids = count(1)
 
@@ -148,14 +151,24 @@ class _WebStream:
         self._feed(receiver)
 
     def _feed(self, receiver: RequestReceiver) -> None:
-        while not self._fed and not self._paused and not self._over:
-            data = self._content.read(_PIECE)
-            if data:
-                receiver.data_received(data)
-            else:
-                self._fed = True
-                if self.bytes_received:
-                    receiver.end_received(None)
+        try:
+            while not self._fed and not self._paused and not self._over:
+                data = self._content.read(_PIECE)
+                if data:
+                    receiver.data_received(data)
+                else:
+                    self._fed = True
+                    if self.bytes_received:
+                        receiver.end_received(None)
+        except Exception:
+            self._crashed()
+
+    def _crashed(self) -> None:
+        """Called in an except clause, for an exception that nobody expected: log it, and break the exchange off."""
+        _log.failure("a request of a Site failed")
+        self.abort()
+        if self._receiver is not None:
+            self._receiver.stream_failed(StreamError(StreamFault.INTERNAL, "internal error"))
 
     def client_lost(self, reason: Failure) -> None:
         """The client went away before the answer was complete."""
@@ -236,11 +249,17 @@ class _WebStream:
 
     def pauseProducing(self) -> None:
         if self._receiver is not None:
-            self._receiver.pause_writing()
+            try:
+                self._receiver.pause_writing()
+            except Exception:
+                self._crashed()
 
     def resumeProducing(self) -> None:
         if self._receiver is not None:
-            self._receiver.resume_writing()
+            try:
+                self._receiver.resume_writing()
+            except Exception:
+                self._crashed()
 
     def stopProducing(self) -> None:
         """The loss of the client is told through `client_lost`."""

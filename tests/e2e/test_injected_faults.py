@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from twisted.web.server import Site
 
 from tests.e2e.injection import Injector
 from tests.e2e.support import Arrival, Client, ScriptedOrigin, answer, connect, eventually, scripted_origin
@@ -18,6 +19,7 @@ from tests.support.proxy import free_port
 from tests.support.reactor import call, run, started_reactor
 from twisted_wasmproxy.config import load
 from twisted_wasmproxy.http.transport import turn
+from twisted_wasmproxy.resource import WasmProxyResource
 from twisted_wasmproxy.service import ProxyService
 
 PACKAGES = ("http", "transaction", "cache", "upstream", "accesslog")
@@ -273,6 +275,22 @@ def test_no_failure_of_any_function_leaves_anything_behind(stand: Stand, name: s
     stand.play(SCENARIOS["miss, hit, part"])
     eventually(lambda: not call(stand.left), 5)
     assert not faults, f"{len(faults)} faults\n" + "\n".join(faults)
+
+
+def test_a_failure_under_a_site_ends_the_request(stand: Stand) -> None:
+    site = Site(WasmProxyResource(stand.service))
+    port = call(lambda: started_reactor().listenTCP(0, site, interface="127.0.0.1"))
+    try:
+        for function in ("data_received", "end_received"):
+            with stand.injector.failing(f"transaction.transaction.Transaction.{function}", 1):
+                client = connect(port.getHost().port)
+                client.send(get(b"/site", method=b"POST", body=b"hello"))
+                _read_to_end(client, b"")
+                client.sock.close()
+                assert stand.injector.raised == 1
+            eventually(lambda: not call(stand.left), 5)
+    finally:
+        run(port.stopListening)
 
 
 def _clear(stand: Stand) -> None:

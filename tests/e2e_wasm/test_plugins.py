@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from tests.e2e_wasm.conftest import Serve
-from tests.e2e_wasm.support import INTERRUPTIBLE, MODULES, SCRIPT, Stand, module, read_answer, until
+from tests.e2e_wasm.support import INTERRUPTIBLE, MODULES, SCRIPT, Answer, Stand, module, read_answer, until
 from tests.proxywasm.guest import assemble
-from tests.support.proxy import StartFailed, running_proxy
+from tests.support.proxy import StartFailed, free_port, running_proxy
 
 COUNT = "response_headers count"
 
@@ -198,17 +198,32 @@ def test_a_plugin_file_of_traffic_server_makes_a_forward_proxy(
     path = tmp_path / "plugin.yaml"
     path.write_text(yaml.safe_dump({"config": plugin}, sort_keys=False))
     environment = {**os.environ, "XDG_CACHE_HOME": str(code_cache)}
-    with port_8080(), running_proxy(path, tmp_path, port=8080, environment=environment) as proxy:
-        with socket.create_connection(("127.0.0.1", 8080), 10) as sock:
+
+    def ask(port: int, script: str) -> Answer:
+        with socket.create_connection(("127.0.0.1", port), 10) as sock:
             target = f"http://127.0.0.1:{stand.origin.port}/"
-            script = "response_headers add 2 x-a 1"
             sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nx-tag: ats\r\nx-a: {script}\r\n\r\n".encode())
-            answer = read_answer(sock)
-        assert (answer.status, answer.body, answer.header("x-a")) == (200, b"hello\n", "1")
+            return read_answer(sock)
+
+    with port_8080(), running_proxy(path, tmp_path, port=8080, environment=environment) as proxy:
+        answer = ask(8080, "response_headers add 2 x-a 1")
+        # It forwards, but not to this machine: that takes `allow_destinations`, which such a file does not have.
+        assert (answer.status, answer.header("x-a")) == (403, "1")
+        assert b"this destination may not be reached" in answer.body
         assert "- a hi" in proxy.log
-        with socket.create_connection(("127.0.0.1", 8080), 10) as sock:
-            sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nx-a: request_headers trap\r\n\r\n".encode())
-            assert read_answer(sock).status == 200  # fail_open, as there
+        assert ask(8080, "request_headers trap").status == 403  # fail_open, as there; a refusal is a 503
+    port = free_port()
+    listener = {
+        "endpoint": f"tcp:{port}:interface=127.0.0.1",
+        "mode": "forward",
+        "access": {"allow_destinations": ["127.0.0.0/8"]},
+    }
+    with running_proxy(
+        {"listeners": [listener], "filters": [{"file": str(path)}]}, tmp_path, port=port, environment=environment
+    ):
+        answer = ask(port, "response_headers add 2 x-a 1")
+        assert (answer.status, answer.body, answer.header("x-a")) == (200, b"hello\n", "1")
+        assert ask(port, "request_headers trap").status == 200
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.proxywasm.guest import OUT_BYTES, OUT_U32, Guest
+from tests.proxywasm.stream import Stream
 from twisted_wasmproxy.config.model import RestartConfig
 from twisted_wasmproxy.interfaces import Action
 from twisted_wasmproxy.proxywasm.keeper import FIRST_DELAY, JITTER, OVERRUN_SHARE
@@ -220,7 +221,7 @@ def test_a_spare_does_not_tick_and_takes_no_queue_until_it_serves(bench):
     first = loaded.vm
     bench.clock.advance(0)
     bench.clock.advance(0.05)
-    bench.host.services.queues.enqueue(1, b"item")
+    bench.host.services.queues.enqueue(1, b"item", first.memory)
     bench.clock.advance(0)
     assert guest.names(first) == ["configure", "tick", "queue_ready"]
     trap(loaded)
@@ -229,9 +230,129 @@ def test_a_spare_does_not_tick_and_takes_no_queue_until_it_serves(bench):
     bench.clock.advance(0.049)
     assert guest.names(loaded.vm) == ["configure"], "the first tick is a whole period away"
     bench.clock.advance(0.001)
-    bench.host.services.queues.enqueue(1, b"item")
+    bench.host.services.queues.enqueue(1, b"item", first.memory)
     bench.clock.advance(0)
     assert guest.names(loaded.vm) == ["configure", "tick", "queue_ready"]
+
+
+@pytest.mark.parametrize("spare", [True, False], ids=["spare", "none"])
+def test_the_timer_of_the_next_vm_is_set_once_and_the_failed_one_s_is_gone(bench, spare):
+    guest = Guest()
+    periods = [guest.call("proxy_set_tick_period_milliseconds", period) for period in (10, 0, 50)]
+    guest.on("proxy_on_configure", *periods)
+    guest.on("proxy_on_tick")
+    guest.on("proxy_on_request_headers", TRAP_AT_END)
+    loaded = bench.load(guest, restart=RestartConfig(spare=spare))
+    bench.clock.advance(0)
+    made = []
+    call_later = bench.clock.callLater
+    bench.clock.callLater = lambda *args: made.append(args[0]) or call_later(*args)
+    trap(loaded)
+    assert made == ([0.05, 0.0] if spare else [0.05]), "0.0: the next spare"
+    bench.clock.advance(0)
+    assert len(bench.clock.getDelayedCalls()) == 1
+
+
+def test_items_that_wait_when_a_vm_fails_are_told_to_the_next(bench):
+    guest = Guest()
+    guest.on("proxy_on_configure", guest.call("proxy_register_shared_queue", b"q", OUT_U32))
+    take = guest.call("proxy_dequeue_shared_queue", 1, OUT_BYTES)
+    poison = f"(if (i32.eq (i32.load8_u (i32.load (i32.const {take._outs[0][1]}))) (i32.const 33)) (then unreachable))"
+    guest.on("proxy_on_queue_ready", take, poison)
+    guest.on("proxy_on_request_headers")
+    loaded = bench.load(guest, vm_id="v")
+    first = loaded.vm
+    loaded.stream().request_head()
+    bench.clock.advance(0)
+    used = first.memory.used
+    for item in (b"a", b"!", b"b", b"c"):
+        bench.host.services.queues.enqueue(1, item, first.memory)
+    while bench.clock.getDelayedCalls():
+        bench.clock.advance(0)
+    assert loaded.vm is not first
+    assert guest.names(loaded.vm) == ["configure", "queue_ready", "queue_ready"]
+    assert loaded.vm.memory.used == used, "all items are taken"
+
+
+def test_a_spare_that_registers_a_queue_in_a_loop_is_remembered_once(bench):
+    guest = Guest()
+    register = guest.call("proxy_register_shared_queue", b"q", OUT_U32)
+    guest.on("proxy_on_configure", *[register] * 1000)
+    guest.on("proxy_on_request_headers", TRAP_AT_END)
+    loaded = bench.load(guest)
+    bench.clock.advance(0)
+    owned = []
+    queues = bench.host.services.queues
+    own = queues.own
+    queues.own = lambda token, owner: owned.append(owner) or own(token, owner)
+    trap(loaded)
+    assert owned == [loaded.plugin.root]
+
+
+def test_a_plugin_that_ends_takes_no_queue_from_one_that_goes_on(bench):
+    """Its streams are still going on when the VM fails, and the spare was started with both."""
+    guest = Guest()
+    guest.on("proxy_on_configure", guest.call("proxy_register_shared_queue", b"q", OUT_U32))
+    guest.on("proxy_on_queue_ready")
+    guest.on("proxy_on_request_headers", TRAP_AT_END)
+    config = bench.config(guest, name="a", vm_id="v")
+    both = bench.start(config, type(config)(config.vm, name="b"))
+    bench.clock.advance(0)
+    ending = both.set.plugins[1]
+    held = Stream()
+    held.filter = ending.create(held)
+    fresh = bench.start(config)
+    both.set.close()
+    assert ending.keeper is not None, "it waits for its stream"
+    trap(fresh)
+    bench.host.services.queues.enqueue(1, b"item", fresh.vm.memory)
+    bench.clock.advance(0)
+    assert guest.trace(fresh.vm)[-1][:2] == ("proxy_on_queue_ready", fresh.plugin.root.id)
+
+
+@pytest.mark.parametrize("spare", [True, False], ids=["spare", "none"])
+def test_what_failed_vms_and_spares_take_of_the_host_s_memory_is_given_back(bench, spare):
+    guest = Guest()
+    guest.extra = "(table 100 100 funcref)"
+    put = guest.call("proxy_set_shared_data", b"key", b"value", 0)
+    queue = guest.call("proxy_register_shared_queue", b"q", OUT_U32)
+    guest.on("proxy_on_configure", put, queue)
+    property_ = guest.call("proxy_set_property", b"mine", b"value" * 100)
+    guest.on("proxy_on_request_headers", property_, TRAP_AT_END)
+    loaded = bench.load(guest, restart=RestartConfig(spare=spare))
+    memory = loaded.vm.memory
+    alone = memory.used
+    bench.clock.advance(0)
+    used = memory.used
+    assert used == alone + (800 if spare else 0)
+    for _ in range(10):
+        streams = [loaded.stream() for _ in range(3)]
+        for stream, last in zip(streams, (True, True, False), strict=True):
+            stream.request_head(last)
+        bench.clock.advance(0)
+        assert memory.used > used
+        for stream in streams:
+            stream.close()
+        assert memory.used == used
+    assert figures(bench)["replaced_at_once"] == 10
+    loaded.set.close()
+    assert memory.used == 0
+
+
+def test_a_vm_that_breaks_off_while_it_is_initialised_gives_back_what_it_took(bench, monkeypatch):
+    guest = filtering()
+    guest.extra = "(table 100 100 funcref)"
+    loaded = bench.load(guest)
+    used = loaded.vm.memory.used
+
+    def initialise(vm):
+        raise OSError("out of something")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(loaded.vm), "_initialise", initialise)
+        bench.clock.advance(0)
+    assert figures(bench)["start_failures"] == 1
+    assert loaded.vm.memory.used == used
 
 
 def broken_later():
@@ -246,7 +367,7 @@ def broken_later():
 def test_a_spare_that_does_not_start_harms_nobody_and_is_tried_again(bench):
     loaded = bench.load(broken_later())
     shared = bench.host.services.shared_data
-    shared.set(b"", b"broken", b"1", 0)
+    shared.set(b"", b"broken", b"1", 0, loaded.vm.memory)
     bench.clock.advance(0)
     assert not figures(bench)["spare"]
     assert any("no spare VM" in text for text in bench.texts())
@@ -261,7 +382,7 @@ def test_a_spare_that_does_not_start_harms_nobody_and_is_tried_again(bench):
 def test_where_no_fresh_vm_starts_there_is_none_for_a_while(bench):
     loaded = bench.load(broken_later())
     shared = bench.host.services.shared_data
-    shared.set(b"", b"broken", b"1", 0)
+    shared.set(b"", b"broken", b"1", 0, loaded.vm.memory)
     bench.clock.advance(0)
     trap(loaded)
     assert loaded.plugin.root is None

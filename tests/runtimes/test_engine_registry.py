@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +67,37 @@ def test_there_is_one_engine_a_process():
     for worker in workers:
         worker.join()
     assert len(set(map(id, found))) == 1
+
+
+def test_a_trap_where_faulthandler_was_enabled_before_the_engine_was_made(engine):
+    """As with `python -X faulthandler`. Enabled later, it takes the signal of a trap for a crash."""
+    script = """
+import sys, wasmtime
+from twisted_wasmproxy.runtimes import get_engine
+from twisted_wasmproxy.runtimes.interface import Limits, Trap
+
+engine = get_engine(sys.argv[1])
+wasm = wasmtime.wat2wasm('(module (func (export "f") unreachable))')
+try:
+    engine.load(engine.compile(bytes(wasm))).instantiate({}, Limits()).function("f")()
+except Trap:
+    print("trapped")
+"""
+    command = [sys.executable, "-X", "faulthandler", "-c", script, engine.name]
+    assert subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout == "trapped\n"
+
+
+def test_no_conftest_makes_an_engine():
+    """pytest imports them before it enables faulthandler, and then the first trap would end the process."""
+    root = Path(__file__).parents[2]
+    names = [".".join(file.relative_to(root).with_suffix("").parts) for file in root.glob("tests/*/conftest.py")]
+    assert "tests.e2e_wasm.conftest" in names
+    script = """
+import importlib, sys
+from twisted_wasmproxy.runtimes import registry
+
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    assert not registry._engines, name
+"""
+    subprocess.run([sys.executable, "-c", script, *names], check=True, timeout=60, cwd=root)

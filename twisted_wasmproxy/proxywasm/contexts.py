@@ -71,7 +71,7 @@ class RootContext(Context):
         """Whether the guest is being told of its plugin configuration (0.1.0 asks for "the" configuration then)."""
         self._period = 0
         self._arming = False
-        self._queues: list[int] = []
+        self._queues: set[int] = set()
         """Those that it is told of when its VM, a spare, enters service."""
         self._timer: IDelayedCall | None = None
         self._done_timer: IDelayedCall | None = None
@@ -128,7 +128,7 @@ class RootContext(Context):
     def queue_registered(self, token: int) -> None:
         """The guest wants to be told of the items of a queue."""
         if self.vm.standing_by:
-            self._queues.append(token)
+            self._queues.add(token)
         else:
             self.vm.services.queues.own(token, self)
 

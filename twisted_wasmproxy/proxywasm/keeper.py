@@ -207,7 +207,7 @@ class VMKeeper:
         started, self._spare = self._spare, None
         if started is None:
             try:
-                started = self._start(standing_by=False)
+                started = self._start()
             except PluginError as error:
                 _log.error("cannot start again: {error}", error=error)
                 self._restart_later()
@@ -233,7 +233,7 @@ class VMKeeper:
         started, self._spare = self._spare, None
         if started is None:
             try:
-                started = self._start(standing_by=False)
+                started = self._start()
             except PluginError as error:
                 _log.error("cannot start again: {error}", error=error)
                 self._restart_later()
@@ -244,19 +244,19 @@ class VMKeeper:
     def _enter(self, started: _Started) -> None:
         self._vm = started.vm
         self._started = self._services.clock.seconds()
-        started.vm.enter_service()
         for plugin, root in started.roots.items():
             if plugin.users:
                 plugin.vm_started(root)
             else:
                 root.drop()
+        started.vm.enter_service()
         self._spare_later()
 
-    def _start(self, *, standing_by: bool) -> _Started:
-        """Start a VM with every plugin that is in use. Raises PluginError, whatever is wrong."""
+    def _start(self) -> _Started:
+        """Start a VM that stands by, with every plugin that is in use. Raises PluginError, whatever is wrong."""
         started = None
         try:
-            started = _Started(VM(self.module, self._services, self._failed, standing_by=standing_by))
+            started = _Started(VM(self.module, self._services, self._failed, standing_by=True))
             for plugin in self.plugins:
                 if plugin.users:
                     started.roots[plugin] = started.vm.start_plugin(plugin)
@@ -286,7 +286,7 @@ class VMKeeper:
         if self._vm is None or not any(plugin.users for plugin in self.plugins):
             return
         try:
-            self._spare = self._start(standing_by=True)
+            self._spare = self._start()
         except PluginError as error:
             delay = self._delay(self._spare_failures)
             self._spare_failures += 1

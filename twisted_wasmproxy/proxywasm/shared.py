@@ -105,6 +105,7 @@ class _Queue:
         for item, payer in self.items:
             payer.give(_ITEM + len(item))
         self.items.clear()
+        self.unheard = 0
         self.payer.give(self.size)
         self.owner = None
 

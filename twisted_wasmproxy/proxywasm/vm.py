@@ -181,7 +181,7 @@ class VM:
         self.overran = False
         """Whether it failed by running into `cpu_limit` in a callback that no stream asked for."""
         self.standing_by = standing_by
-        """Whether it is a spare: its timers do not run, and it is not told of queues."""
+        """Whether it does not serve yet: its timers do not run, and it is not told of queues."""
         self._deferred: deque[Callable[[], None]] = deque()
         self._running_deferred = False
         self._closed = False
@@ -216,7 +216,7 @@ class VM:
         self.stream_class = stream_context(self.calls)
         try:
             self._initialise()
-        except PluginError:
+        except Exception:  # of the engine, too: what it has taken is given back
             self.close()
             raise
 
@@ -252,7 +252,7 @@ class VM:
         return self._next_id != self._fresh_id
 
     def enter_service(self) -> None:
-        """A spare becomes the VM of its plugins: start what has waited for that."""
+        """It becomes the VM of its plugins: start what has waited for that."""
         self.standing_by = False
         for context in list(self.contexts.values()):
             if isinstance(context, RootContext):

@@ -30,8 +30,18 @@ _VALUE_TYPES = {
     0x7D: "f32",
     0x7C: "f64",
     0x7B: "v128",
+    # References; those to what is collected come from proposals that some engines take.
+    0x74: "nullexnref",
+    0x73: "nullfuncref",
+    0x72: "nullexternref",
+    0x71: "nullref",
     0x70: "funcref",
     0x6F: "externref",
+    0x6E: "anyref",
+    0x6D: "eqref",
+    0x6C: "i31ref",
+    0x6B: "structref",
+    0x6A: "arrayref",
     0x69: "exnref",
 }
 _FUNCTION_FORM = 0x60

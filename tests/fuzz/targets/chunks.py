@@ -6,7 +6,7 @@ import re
 
 from tests.fuzz.pieces import cuts
 from twisted_wasmproxy.config.model import LimitsConfig
-from twisted_wasmproxy.http.http1.chunked import NOT_IN_TRAILERS, ChunkedDecoder
+from twisted_wasmproxy.http.http1.chunked import ChunkedDecoder
 from twisted_wasmproxy.http.http1.encode import encode_trailers
 from twisted_wasmproxy.http.http1.syntax import MessageError
 
@@ -19,6 +19,15 @@ WORDS = [
     *(b"Content-Length: 1\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: a\r\n"),
 ]
 
+NEVER_TRAILERS = {
+    b"authorization",
+    b"connection",
+    b"content-length",
+    b"cookie",
+    b"host",
+    b"trailer",
+    b"transfer-encoding",
+}
 LIMITS = LimitsConfig(header_bytes=2048, header_count=20)
 _SIZE_LINE = re.compile(rb"(0*[0-9A-Fa-f]{1,15})((?:;[^\r\n]*)?)\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
@@ -54,7 +63,7 @@ def _decode(pieces: list[bytes]) -> tuple[object, ...] | str | None:
         before += taken
         if decoder.done:
             trailers = decoder.trailers
-            assert trailers is None or NOT_IN_TRAILERS.isdisjoint(line[0] for line in trailers.lines)
+            assert trailers is None or NEVER_TRAILERS.isdisjoint(line[0] for line in trailers.lines)
             encode_trailers(trailers)
             return content, before, None if trailers is None else list(trailers)
         assert taken == len(piece)

@@ -11,8 +11,9 @@ from twisted_wasmproxy.admin.cache import selected_url
 from twisted_wasmproxy.cache.fields import same_origin_uri
 from twisted_wasmproxy.cache.keys import KeyMaker, normalized_url, shown_key, split_url, url_host
 from twisted_wasmproxy.config.model import CacheKeyConfig, RedirectConfig, RemapConfig
+from twisted_wasmproxy.http.authority import normal_authority
 from twisted_wasmproxy.http.headers import Headers
-from twisted_wasmproxy.http.http1.syntax import REQUEST_LINE, MessageError, is_valid_authority, split_target
+from twisted_wasmproxy.http.http1.syntax import REQUEST_LINE, MessageError, split_target
 from twisted_wasmproxy.http.messages import Request
 from twisted_wasmproxy.transaction.remap import RemapTable, host_of
 from twisted_wasmproxy.transaction.route import _host_and_port
@@ -87,10 +88,10 @@ def run(data: bytes) -> None:
     except MessageError:
         return
     if authority is None:
-        if not is_valid_authority(host):
+        if normal_authority(host) is None:
             return
         authority = host
-    assert is_valid_authority(authority)
+    assert normal_authority(authority) == authority
     if method == b"CONNECT":
         return
     assert path == b"*" or path.startswith(b"/")
@@ -102,7 +103,7 @@ def run(data: bytes) -> None:
 
 
 def _check_authority(host: bytes) -> None:
-    if not is_valid_authority(host):
+    if normal_authority(host) is None:
         return
     assert _ACCEPTED.fullmatch(host)
     for octet in b"@,/?#\\":
@@ -124,7 +125,7 @@ def _check_urls(url: bytes) -> None:
     assert b"\0" not in normal
     if scheme.lower() in (b"http", b"https"):
         assert b"#" not in normal
-        if is_valid_authority(authority) and rest != b"*":
+        if normal_authority(authority) is not None and rest != b"*":
             assert normalized_url(*split_url(normal)) == normal, "what is normal is not changed"
     url_host(url)
     with contextlib.suppress(ApiError):

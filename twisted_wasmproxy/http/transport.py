@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fcntl import ioctl
 from socket import MSG_DONTWAIT, MSG_PEEK
 from sys import byteorder
@@ -44,18 +45,21 @@ class Turn:
     Outside of a turn everything is written at once.
     """
 
-    __slots__ = ("active", "waiting")
+    __slots__ = ("_call_later", "active", "waiting")
 
     def __init__(self) -> None:
+        self._call_later: Callable[..., object] | None = None
         self.active = False
         self.waiting: list[Flushable] = []
 
     def open(self) -> None:
         """Begin a turn that ends when the reactor looks at its timers, which is after all that was ready to be read."""
-        from twisted.internet import reactor
+        if self._call_later is None:
+            from twisted.internet import reactor
 
+            self._call_later = reactor.callLater
         self.active = True
-        reactor.callLater(0, self.close)
+        self._call_later(0, self.close)
 
     def close(self) -> None:
         """End the turn; flush all that wait, and those whom that wakes."""

@@ -108,7 +108,7 @@ _REQUEST: dict[bytes, Callable[[Transaction], object]] = {
     b"referer": _request_header(b"referer"),
     b"useragent": _request_header(b"user-agent"),
     b"id": _request_header(b"x-request-id"),
-    b"time": lambda t: int(t.date * 1e9),
+    b"time": lambda t: int(t.start_date() * 1e9),
     b"duration": lambda t: t.duration_ns(),
     b"protocol": lambda t: b"HTTP/" + t.request.version,
     b"size": _request_size,

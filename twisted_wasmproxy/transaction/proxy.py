@@ -18,7 +18,7 @@ from twisted_wasmproxy.config.model import (
     ListenerConfig,
     RemapConfig,
 )
-from twisted_wasmproxy.http.authority import without_default_port
+from twisted_wasmproxy.http.authority import DEFAULT_PORTS, without_default_port
 from twisted_wasmproxy.http.stream import ConnectionInfo, RequestReceiver, ServerStream, StreamError
 from twisted_wasmproxy.logs import Logger
 from twisted_wasmproxy.transaction import local
@@ -41,6 +41,7 @@ __all__ = ["Proxy"]
 _log = Logger()
 
 _SLASH: Final = 0x2F
+_DEFAULT_PORTS: Final = tuple(DEFAULT_PORTS.values())
 
 
 class Proxy:
@@ -104,7 +105,7 @@ class Proxy:
             request = stream.request
             if told or request.target[0] != _SLASH:  # else the codec has taken the connection's
                 request.scheme = scheme_of(stream)
-            if b":" in request.authority:
+            if request.authority.endswith(_DEFAULT_PORTS):
                 request.authority = without_default_port(request.authority, request.scheme)
             transaction = Transaction(self, listener, stream, end_stream)
             transaction.start()
@@ -117,7 +118,7 @@ class Proxy:
 
         def handle(stream: ServerStream, end_stream: bool) -> RequestReceiver:
             request = stream.request
-            if b":" in request.authority:
+            if request.authority.endswith(_DEFAULT_PORTS):
                 request.authority = without_default_port(request.authority, request.scheme)
             peer = stream.connection.peer
             transaction = Transaction(self, listener, stream, end_stream)

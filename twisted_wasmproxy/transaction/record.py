@@ -35,7 +35,7 @@ def record_of(txn: Transaction, error: StreamError | None) -> TransactionRecord:
     stream, connection = txn.stream, txn.stream.connection
     request, response = txn.request, txn.response
     record = TransactionRecord(
-        start=txn.date,
+        start=txn.start_date(),
         client_reused=stream.reused,
         duration=txn.finished - txn.started,
         method=request.method,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from twisted_wasmproxy.http.authority import normal_authority, without_default_port
+from twisted_wasmproxy.http.authority import DEFAULT_PORTS, normal_authority, without_default_port
 from twisted_wasmproxy.http.messages import Request
 from twisted_wasmproxy.http.stream import ServerStream
 from twisted_wasmproxy.upstream.access import Peers
@@ -18,6 +18,7 @@ __all__ = ["normalized", "scheme_for"]
 
 _HTTP: Final = b"http"
 _HTTPS: Final = b"https"
+_DEFAULT_PORTS: Final = tuple(DEFAULT_PORTS.values())
 
 Network = IPv4Network | IPv6Network
 
@@ -54,14 +55,18 @@ def normalized(request: Request) -> bool:
 
     A fragment is never sent (RFC 9110 section 4.2.5).
     """
-    request.scheme = request.scheme.lower()
+    if not request.scheme.islower():
+        request.scheme = request.scheme.lower()
     authority = normal_authority(request.authority)
     if authority is None:
         return False
     if request.method != b"CONNECT":
-        request.authority = without_default_port(authority, request.scheme)
-        if request.path[:1] != b"/":
-            return request.path == b"*"
-        if b"#" in request.path:
-            request.path = request.path.partition(b"#")[0]
+        if authority.endswith(_DEFAULT_PORTS):
+            authority = without_default_port(authority, request.scheme)
+        request.authority = authority
+        path = request.path
+        if path[:1] != b"/":
+            return path == b"*"
+        if b"#" in path:
+            request.path = path.partition(b"#")[0]
     return True

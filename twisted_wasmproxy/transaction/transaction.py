@@ -68,7 +68,6 @@ class Transaction:
         "attempts",
         "cache_status",
         "chain",
-        "date",
         "details",
         "fetch",
         "filter_state",
@@ -104,7 +103,6 @@ class Transaction:
     request: Request
     response: Response | None
     chain: Chain | None
-    date: float
     started: float
     finished: float
     request_bytes: int
@@ -146,8 +144,7 @@ class Transaction:
         self._response_pauses = 0
         self._watched = False
         """Whether anybody wants to be told of hooks."""
-        # What the log and the attributes tell: a date, and points in time by the monotonic clock.
-        self.date = time.time()
+        # What the log and the attributes tell; times by the monotonic clock.
         self.started = time.monotonic()
         self.finished = 0.0
         self.request_sent = 0.0
@@ -170,31 +167,28 @@ class Transaction:
     def start(self, refusal: LocalReply | None = None) -> None:
         """Begin with the request head; or answer a client that may not ask anything, and whose request no filter is
         shown, with a `refusal`."""
-        self.proxy.transactions.add(self)
+        proxy = self.proxy
+        proxy.transactions.add(self)
+        chain = self.chain
         try:
-            if refusal is None:
-                self._begin()
-            else:
+            if refusal is not None:
                 self.local_reply(refusal)
+                return
+            self._watched = proxy.traced or (chain is not None and bool(chain.hooks))
+            if self._watched:
+                self._hook(Hook.TXN_START)
+                self._hook(Hook.READ_REQUEST_HDR)
+                if self._settled:
+                    return
+            end = self.request_ended
+            if not end and b"expect" in self.request.headers and not self._accept_expectation():
+                return
+            if chain is not None:
+                chain.request.headers(end)
+            else:
+                self.request_head_passed(end)
         except Exception:
             self.crashed()
-
-    def _begin(self) -> None:
-        proxy = self.proxy
-        self._watched = proxy.traced or (self.chain is not None and bool(self.chain.hooks))
-        if self._watched:
-            self._hook(Hook.TXN_START)
-            self._hook(Hook.READ_REQUEST_HDR)
-            if self._settled:
-                return
-        end = self.request_ended
-        chain = self.chain
-        if not end and b"expect" in self.request.headers and not self._accept_expectation():
-            return
-        if chain is not None:
-            chain.request.headers(end)
-        else:
-            self.request_head_passed(end)
 
     def _accept_expectation(self) -> bool:
         """RFC 9110 section 10.1.1: pass the expectation on, unless a filter must see the content first."""
@@ -699,6 +693,10 @@ class Transaction:
             fetch.let_go()
 
     # For attributes and the log
+
+    def start_date(self) -> float:
+        """Return when it began, in seconds since the epoch, by the system's clock as it stands now."""
+        return time.time() - (time.monotonic() - self.started)
 
     def duration_ns(self) -> int | None:
         """Return how long the transaction took, once it has ended."""

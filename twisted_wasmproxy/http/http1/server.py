@@ -359,31 +359,31 @@ class ServerProtocol(Wire):
         stream.finished = True
         try:
             try:
-                self._after_exchange(stream)
-            finally:
-                stream.tell_finished()
-            self._go_on()
-        except Exception:  # not the failure of the transaction whose call this may be
-            self._crashed()
-
-    def _after_exchange(self, stream: Exchange) -> None:
-        """Take the connection to the state in which the end of an exchange leaves it."""
-        if self._input is _NEXT:
-            if not self._keep_alive:
-                if self._held:
+                if self._input is not _NEXT:
+                    self._end_request(stream)
+                elif self._keep_alive:
+                    self._next_request()
+                elif self._held:
                     self._linger()
                 else:
                     self._shut()
-            else:
-                self._next_request()
-        elif self._may_discard(stream):
+                if self.reading_paused and not (self.write_blocked and self._input is _HEAD):
+                    self.resume_reading()
+            finally:
+                stream.tell_finished()
+            if self._held:
+                self._go_on()
+        except Exception:  # not the failure of the transaction whose call this may be
+            self._crashed()
+
+    def _end_request(self, stream: Exchange) -> None:
+        """The response has ended before the request."""
+        if self._may_discard(stream):
             self._input = _DISCARD
             self._discarded = 0
             self.deadline = self._deadlines.now + self._factory.timeouts.idle
         else:
             self._linger()
-        if self.reading_paused and not (self.write_blocked and self._input is _HEAD):
-            self.resume_reading()
 
     def _may_discard(self, stream: Exchange) -> bool:
         return self._keep_alive and not stream.waits_for_continue and self._remaining <= DISCARD_LIMIT

@@ -193,7 +193,7 @@ def test_a_soft_purge_of_the_future_is_one() -> None:
 def machine() -> Iterator[Machine]:
     machine = Machine()
     machine.up, machine.set = ticks(), CLOCK.origin
-    with patch.object(CLOCK, "_wall", machine.wall), patch.object(CLOCK, "_ticks", machine.ticks):
+    with patch.object(CLOCK, "_wall", machine.wall), patch.object(CLOCK, "ticks", machine.ticks):
         yield machine
 
 

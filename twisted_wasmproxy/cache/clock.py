@@ -26,17 +26,18 @@ it counts the time that the machine was suspended, too."""
 class Clock:
     """Wall time when it was made, carried on by `ticks`: seconds since the epoch, if the machine's clock was right."""
 
-    __slots__ = ("_ticks", "_wall", "origin")
+    __slots__ = ("_wall", "origin", "ticks")
 
     def __init__(self, wall: Callable[[], float] = time.time, ticks: Callable[[], float] = ticks) -> None:
         self._wall = wall
-        self._ticks = ticks
+        self.ticks = ticks
+        """Seconds since some moment."""
         self.origin = wall() - ticks()
         """Its time when the ticks were 0. It tells one clock from others."""
 
     def now(self) -> float:
         """Return the time."""
-        return self.origin + self._ticks()
+        return self.origin + self.ticks()
 
     def ahead(self) -> float:
         """Return how far the machine's clock is ahead of this one, in seconds: how far it has been set since."""

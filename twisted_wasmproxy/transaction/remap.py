@@ -16,17 +16,20 @@ __all__ = ["Match", "RemapTable"]
 class Match:
     """What a rule makes of one request: exactly one of `upstream`, `redirect` and `respond` is set."""
 
-    __slots__ = ("path", "preserve_host", "redirect", "respond", "rule", "upstream")
+    __slots__ = ("label", "path", "preserve_host", "redirect", "respond", "rule", "upstream")
 
     def __init__(
         self,
         rule: RemapConfig,
+        label: bytes,
         path: bytes,
         upstream: str | None = None,
         redirect: tuple[int, bytes] | None = None,
         respond: int | None = None,
     ) -> None:
         self.rule = rule
+        self.label = label
+        """Name of the rule, for people: the one that it was given, else its place in the configuration."""
         self.path = path
         """Target to send to the upstream, query included."""
         self.upstream = upstream
@@ -96,10 +99,11 @@ class RemapTable:
 
 
 class _Rule:
-    __slots__ = ("below", "config", "host", "location", "methods", "prefix", "regex", "rewrite")
+    __slots__ = ("below", "config", "host", "label", "location", "methods", "prefix", "regex", "rewrite")
 
     def __init__(self, config: RemapConfig) -> None:
         self.config = config
+        self.label = (config.name or (config.location.key if config.location is not None else "")).encode()
         self.host: bytes | None = None
         self.below: bytes | None = None
         if config.host is not None and config.host != "*":
@@ -131,9 +135,11 @@ class _Rule:
         config = self.config
         path = request.path
         if config.redirect is not None and self.location is not None:
-            return Match(config, path, redirect=(config.redirect.status, self.location.location(request, groups)))
+            return Match(
+                config, self.label, path, redirect=(config.redirect.status, self.location.location(request, groups))
+            )
         if config.respond is not None:
-            return Match(config, path, respond=config.respond)
+            return Match(config, self.label, path, respond=config.respond)
         if self.rewrite is not None and path != b"*":
             if groups is not None:
                 rest = path[groups.end() :]
@@ -142,7 +148,7 @@ class _Rule:
             else:
                 rest = path
             path = self.rewrite.path(request, groups, rest)
-        return Match(config, path, upstream=config.upstream)
+        return Match(config, self.label, path, upstream=config.upstream)
 
 
 def host_of(authority: bytes) -> bytes:

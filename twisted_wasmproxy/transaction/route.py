@@ -34,7 +34,7 @@ class Route:
     __slots__ = ("_cluster", "_key", "caching", "name", "path", "preserve_host", "retries")
 
     def __init__(self, cluster: Cluster, key: bytes, path: bytes, preserve_host: bool, caching: Caching | None) -> None:
-        self.name = cluster.name.encode()
+        self.name = cluster.label
         """Of the upstream; for a forward proxy `host:port`."""
         self.path = path
         self.preserve_host = preserve_host
@@ -90,8 +90,7 @@ def route(txn: Transaction) -> Route | TunnelRoute | LocalReply:
         if request.method == b"CONNECT":
             return local.error(405, "CONNECT is for a forward proxy", b"connect_refused")
         return local.error(404, "no rule for this host and path", b"no_rule")
-    rule = match.rule
-    txn.rule_name = (rule.name or (rule.location.key if rule.location is not None else "")).encode()
+    txn.rule_name = match.label
     if match.redirect is not None:
         status, location = match.redirect
         return LocalReply(status, [(b"Location", location)], details=b"redirect")
@@ -100,7 +99,7 @@ def route(txn: Transaction) -> Route | TunnelRoute | LocalReply:
     assert match.upstream is not None
     cluster = proxy.upstreams.cluster(match.upstream)
     key = _hash_key(txn, cluster) if cluster.config.balance == "consistent_hash" else b""
-    return Route(cluster, key, match.path, match.preserve_host, proxy.caching_of(rule))
+    return Route(cluster, key, match.path, match.preserve_host, proxy.caching_of(match.rule))
 
 
 def _hash_key(txn: Transaction, cluster: Cluster) -> bytes:

@@ -44,6 +44,7 @@ class Cluster:
     ) -> None:
         """`connected` makes a pool's connection from a transport; `access` judges the addresses of the servers."""
         self.name = config.name
+        self.label = config.name.encode()
         self.users = 0
         """How many `Upstreams` share this."""
         self.config = config

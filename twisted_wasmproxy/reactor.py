@@ -21,7 +21,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
 
 from twisted_wasmproxy.http.http1.wire import Wire
-from twisted_wasmproxy.http.transport import is_plain_tcp
+from twisted_wasmproxy.http.transport import is_plain_tcp, turn
 from twisted_wasmproxy.logs import Logger
 
 __all__ = ["ProxyReactor", "install", "install_unless_chosen"]
@@ -66,14 +66,17 @@ class ProxyReactor(EPollReactor):
                     continue
                 # Its end, or an error: Twisted's own way of reading meets it again and deals with it.
             others.append((descriptor, event))
-        for transport, data in received:
-            # One before it in this list may have closed it; what it may have paused takes this much more.
-            if transport.connected and not transport.disconnecting:
-                try:
-                    transport.protocol.dataReceived(data)
-                except Exception as error:  # of one connection; the others have theirs to do
-                    _log.failure("unhandled error in {protocol}", protocol=transport.protocol)
-                    self._disconnectSelectable(transport, error, True)  # type: ignore[no-untyped-call]  # Twisted's
+        if received:
+            turn.begin()
+            for transport, data in received:
+                # One before it in this list may have closed it; what it may have paused takes this much more.
+                if transport.connected and not transport.disconnecting:
+                    try:
+                        transport.protocol.dataReceived(data)
+                    except Exception as error:  # of one connection; the others have theirs to do
+                        _log.failure("unhandled error in {protocol}", protocol=transport.protocol)
+                        self._disconnectSelectable(transport, error, True)  # type: ignore[no-untyped-call]  # Twisted's
+            turn.close()
         for descriptor, event in others:
             selectable = selectables.get(descriptor)
             if selectable is not None:

@@ -52,6 +52,10 @@ class Turn:
         self.active = False
         self.waiting: list[Flushable] = []
 
+    def begin(self) -> None:
+        """Begin a turn whose end the caller will tell."""
+        self.active = True
+
     def open(self) -> None:
         """Begin a turn that ends when the reactor looks at its timers, which is after all that was ready to be read."""
         if self._call_later is None:

@@ -33,6 +33,7 @@ __all__ = ["HeadLimits", "RequestHead", "RequestLimits", "ResponseHead"]
 
 _END = b"\r\n\r\n"
 _LENGTH_DIGITS = len(str(2**64 - 1))
+_ZERO = 0x30
 _PERSISTENCE = frozenset([b"close", b"keep-alive"])
 _KEEP_ALIVE = frozenset([b"keep-alive", b"Keep-Alive"])
 _NO_OPTIONS: set[bytes] = set()
@@ -106,7 +107,7 @@ class _Head(ABC):
     def __init__(self, limits: HeadLimits) -> None:
         self._limits = limits
         self._parser: HttpRequestParser | HttpResponseParser | None = None
-        self._start = bytearray()
+        self._start: bytes | bytearray = b""
         self._skipped = 0  # bytes of empty lines before what is kept
         self._incomplete = [True]
         self.on_headers_complete = self._incomplete.clear
@@ -207,7 +208,7 @@ class _Head(ABC):
         if len(digits) > _LENGTH_DIGITS:
             raise MessageError(400, "Content-Length has too many digits")
         self.content_length = int(digits)
-        return line if digits[0] != 0x30 or len(digits) == 1 else (key, name, b"%d" % self.content_length)
+        return line if digits[0] != _ZERO or len(digits) == 1 else (key, name, b"%d" % self.content_length)
 
     def _read_connection(self, values: list[bytes], version_1_1: bool) -> set[bytes]:
         """Set `keep_alive`, take out the fields that Connection names, and return its options."""
@@ -237,7 +238,7 @@ class _Head(ABC):
 class RequestHead(_Head):
     """Reads the head of one request."""
 
-    __slots__ = ("_method", "_secure", "_target", "_underscores", "_version_1_1", "expects_continue", "request")
+    __slots__ = ("_method", "_request_limits", "_secure", "_target", "_version_1_1", "expects_continue", "request")
 
     request: Request
     """The request, once `feed` has returned the end of its head."""
@@ -250,7 +251,7 @@ class RequestHead(_Head):
 
     def __init__(self, limits: RequestLimits, secure: bool) -> None:
         super().__init__(limits)
-        self._underscores = limits.underscores
+        self._request_limits = limits
         self._secure = secure
         self.expects_continue = False
 
@@ -323,7 +324,12 @@ class RequestHead(_Head):
             elif key == b"connection":
                 connection.append(line[2])
             elif key == b"content-length":
-                kept.append(self._read_length(line))
+                digits = line[2]
+                if len(digits) < _LENGTH_DIGITS and digits[0] != _ZERO:
+                    self.content_length = int(digits)
+                    kept.append(line)
+                else:
+                    kept.append(self._read_length(line))
             elif key == b"transfer-encoding":
                 codings.append(line[2].lower())
             elif key == b"upgrade":
@@ -332,9 +338,10 @@ class RequestHead(_Head):
                 self.expects_continue = version_1_1 and line[2].lower() == b"100-continue"
                 kept.append(line)
             elif key == UNDERSCORE:
-                if self._underscores == "refuse":
+                underscores = self._request_limits.underscores
+                if underscores == "refuse":
                     raise MessageError(400, "a field name with an underscore")
-                if self._underscores == "pass":
+                if underscores == "pass":
                     kept.append((line[1].lower(), line[1], line[2]))
         if host is None and version_1_1:
             raise MessageError(400, "no Host field")
@@ -406,7 +413,12 @@ class ResponseHead(_Head):
             if key not in _RESPONSE_CONTROL:
                 kept.append(line)
             elif key == b"content-length":
-                kept.append(self._read_length(line))
+                digits = line[2]
+                if len(digits) < _LENGTH_DIGITS and digits[0] != _ZERO:
+                    self.content_length = int(digits)
+                    kept.append(line)
+                else:
+                    kept.append(self._read_length(line))
             elif key == b"connection":
                 connection.append(line[2])
             elif key == b"transfer-encoding":

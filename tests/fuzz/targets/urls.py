@@ -88,9 +88,9 @@ def run(data: bytes) -> None:
     except MessageError:
         return
     if authority is None:
-        if normal_authority(host) is None:
+        authority = normal_authority(host)
+        if authority is None:
             return
-        authority = host
     assert normal_authority(authority) == authority
     if method == b"CONNECT":
         return

@@ -149,7 +149,8 @@ def _check_keys(request: Request, reference: bytes) -> None:
         assert split_url(same)[:2] == split_url(target)[:2]
         assert normalized_url(*split_url(same)) == same
     # Two hosts or schemes never share a key.
-    other = Request(request.method, b"https", request.authority, request.path, request.headers)
+    scheme = b"http" if request.scheme == b"https" else b"https"
+    other = Request(request.method, scheme, request.authority, request.path, request.headers)
     assert KEYS[0].make(other)[0] != KEYS[0].make(request)[0]
 
 

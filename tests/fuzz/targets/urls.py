@@ -164,7 +164,7 @@ def _check_remap(request: Request) -> None:
         if location[:1] == b"/":
             assert location[1:2] != b"/", "a redirect to another host"
         else:
-            assert location.startswith(b"http://")
+            assert location.startswith(request.scheme + b"://")
             assert split_url(location)[1] == host_of(request.authority), location
     else:
         assert match.path == b"*" or match.path[:1] == b"/"

@@ -75,9 +75,9 @@ def test_a_method_of_60_kilobytes(running: Bench) -> None:
 
 
 def chunks(content: bytes, size: int, extension: bytes = b"") -> bytes:
-    """Return about a mebibyte on the wire of chunks of `size` bytes."""
+    """Return about a quarter of a mebibyte on the wire of chunks of `size` bytes."""
     chunk = b"%x%b\r\n%b\r\n" % (size, extension, (content * size)[:size])
-    return chunk * (MIB // len(chunk))
+    return chunk * (MIB // 4 // len(chunk))
 
 
 BODIES: dict[str, bytes] = {

@@ -336,11 +336,11 @@ class Fill:
         self._cache.ended(self)
         held, self._held = self._held, []
         try:
-            if self.deadline != NEVER:
-                shared_deadlines().remove(self)
             self._close_fetch()
             for one in held:
                 one.release()
+            if self.deadline != NEVER:
+                shared_deadlines().remove(self)
         except Exception:  # it is over all the same
             _log.failure("a request of the cache to an origin did not end in order")
         later, self._look_later = self._look_later, []

@@ -247,6 +247,8 @@ class TieredStore:
             old = stored.head
 
             def update(disk: ICacheStore, found: Sequence[IStoredResponse]) -> None:
+                if any(_is_same(old, one) for one in self._removing.get(old.key, ())):
+                    return  # the disk was asked about this first, and has answered first
                 for other in found:
                     if _is_same(other.head, old):
                         later(disk.update, other, head).addBoth(lambda _: self.forget_others(head.key))

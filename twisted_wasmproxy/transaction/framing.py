@@ -27,6 +27,6 @@ def settle_length(headers: Headers, total: int | None, modified: bool) -> None:
 
 
 def declared_length(headers: Headers) -> int | None:
-    """Return the Content-Length that a message declares, or None."""
+    """Return the Content-Length that a message declares, or None; what a filter has written may be no number."""
     value = headers.get(b"content-length")
-    return int(value) if value is not None and value.isdigit() else None
+    return int(value) if value is not None and value.isdigit() and len(value) <= 20 else None

@@ -77,7 +77,7 @@ def _encode_fields_and_length(parts: list[bytes], headers: Headers, skipped: fro
         if key in skipped:
             if key != b"content-length":
                 continue
-            if length is not None or not value.isdigit():
+            if length is not None or not value.isdigit() or len(value) > 20:
                 raise ValueError("invalid Content-Length")
             length = int(value)
         elif name not in valid:

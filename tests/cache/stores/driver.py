@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from twisted_wasmproxy.cache.entry import Selection, StoredHead
 
 TIMEOUT = 10.0
@@ -106,8 +108,23 @@ class Driver:
         return content
 
     def found(self, key: bytes) -> list[tuple[StoredHead, dict[int, bytes]]]:
-        """Look up, and return heads and contents, the latest first."""
-        return [(stored.head, self.content(stored)) for stored in self.lookup(key)]
+        """Look up, and return heads and contents, the latest first. As the cache does, hold what is found at once."""
+
+        def hold(found: Sequence[Any]) -> Sequence[Any]:
+            for stored in found:
+                stored.hold()
+            return found
+
+        def look() -> Any:
+            found = self.store.lookup(key)
+            return found.addCallback(hold) if isinstance(found, Deferred) else hold(found)
+
+        found = self.call(look)
+        try:
+            return [(stored.head, self.content(stored)) for stored in found]
+        finally:
+            for stored in found:
+                self.release(stored)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -72,6 +72,12 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, lmdb.DiskError) or any(os.strerror(number) in str(error) for number in _FULL)
 
 
+# Called for each transaction: `os.lseek` would give the interpreter to another thread each time.
+_lseek = ctypes.PyDLL(None, use_errno=True).lseek
+_lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
+_lseek.restype = ctypes.c_int64
+
+
 class Folder:
     """An open folder. Everything here may block; `index`, `changes` and `environment` are for threads."""
 
@@ -183,7 +189,7 @@ class Folder:
         """See that LMDB's files have not become shorter. Raises Cut. May be called in any thread."""
         for index, file in enumerate(self._mapped):
             before = self._sizes[index]  # first: another thread may see it grow meanwhile
-            size = os.lseek(file, 0, os.SEEK_END)
+            size: int = _lseek(file, 0, os.SEEK_END)  # -1 for a file that is no more
             if size < before:
                 raise Cut(f"{_MAPPED[index]} has been cut from {before} to {size} bytes")
             if size > before:

@@ -204,14 +204,9 @@ class VMKeeper:
 
     def _replace(self) -> None:
         """Put a VM in the place of the failed one: the spare, or one that is started now."""
-        started, self._spare = self._spare, None
+        started = self._next()
         if started is None:
-            try:
-                started = self._start()
-            except PluginError as error:
-                _log.error("cannot start again: {error}", error=error)
-                self._restart_later()
-                return
+            return
         self._counts["replaced_at_once"] += 1
         _log.info(
             "{vm}: a fresh VM replaces the failed one at once (trap {spent} of {traps} in {within:g} s)",
@@ -222,6 +217,17 @@ class VMKeeper:
         )
         self._enter(started)
 
+    def _next(self) -> _Started | None:
+        """Return the spare, or a VM that is started now; None where none starts, which is tried again later."""
+        started, self._spare = self._spare, None
+        if started is None:
+            try:
+                started = self._start()
+            except PluginError as error:
+                _log.error("cannot start again: {error}", error=error)
+                self._restart_later()
+        return started
+
     def _restart_later(self) -> None:
         delay = self._delay(self._failures)
         self._failures += 1
@@ -230,14 +236,9 @@ class VMKeeper:
 
     def _start_again(self) -> None:
         self._restart = None
-        started, self._spare = self._spare, None
+        started = self._next()
         if started is None:
-            try:
-                started = self._start()
-            except PluginError as error:
-                _log.error("cannot start again: {error}", error=error)
-                self._restart_later()
-                return
+            return
         self._counts["restarted"] += 1
         self._enter(started)
 

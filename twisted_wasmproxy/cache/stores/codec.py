@@ -51,13 +51,20 @@ def encode_head(head: StoredHead, clock: Clock = CLOCK) -> bytes:
 def decode_head(data: bytes, clock: Clock = CLOCK) -> StoredHead:
     """Return the head that `encode_head` wrote, with times of `clock`. ValueError for anything else."""
     reader = _Reader(data)
+    try:
+        return _head(reader, clock)
+    except struct.error as error:
+        raise ValueError("a head cut short") from error
+
+
+def _head(reader: _Reader, clock: Clock) -> StoredHead:
     flags, status, request_time, response_time, length, purged, wall_ahead, origin = reader.fixed()
     if wall_ahead and origin != clock.origin:
         request_time += wall_ahead
         response_time += wall_ahead
         purged = purged and purged + wall_ahead
         wall_ahead = 0.0
-    key, url, reason, version = (reader.string() for _ in range(4))
+    key, url, reason, version = reader.string(), reader.string(), reader.string(), reader.string()
     headers = Headers(reader.lines())
     vary = tuple(reader.pairs())
     surrogate_keys = tuple(reader.string() for _ in range(reader.count()))
@@ -102,7 +109,10 @@ def decode_selection(data: bytes) -> Selection:
     if data[:1] != bytes((VERSION,)):
         raise ValueError("not a selection in this format")
     reader = _Reader(data, 1)
-    values = [reader.optional() for _ in range(4)]
+    try:
+        values = [reader.optional() for _ in range(4)]
+    except struct.error as error:
+        raise ValueError("a selection cut short") from error
     reader.end()
     return Selection(*values)
 
@@ -132,7 +142,7 @@ def _put_pairs(out: list[bytes], pairs: list[tuple[bytes, bytes]] | tuple[tuple[
 
 
 class _Reader:
-    """Takes values from bytes, one after the other."""
+    """Takes values from bytes, one after the other. Raises ValueError; struct.error where the bytes end too early."""
 
     def __init__(self, data: bytes, position: int = 0) -> None:
         self._data = data
@@ -140,40 +150,37 @@ class _Reader:
 
     def fixed(self) -> tuple[int, int, float, float, int, float, float, float]:
         """Return what stands first in a head, but for the version."""
-        try:
-            version, flags, status, *times = _FIXED.unpack_from(self._data)
-        except struct.error as error:
-            raise ValueError("a head cut short") from error
-        request_time, response_time, length, purged, wall_ahead, origin = times
+        values = _FIXED.unpack_from(self._data)
+        version, flags, status, request_time, response_time, length, purged, wall_ahead, origin = values
         if version != VERSION or flags & ~(_AUTHORIZED | _TRAILERS) or length < -1:
             raise ValueError("not a head in this format")
-        if not all(map(math.isfinite, times)):
+        if not math.isfinite(request_time + response_time + purged + wall_ahead + origin):
             raise ValueError("times that are none")
         self._at = _FIXED.size
         return flags, status, request_time, response_time, length, purged, wall_ahead, origin
 
     def count(self) -> int:
         """Return a number of things that follow, each of which takes at least a length."""
-        count = self._length()
+        (count,) = _LENGTH.unpack_from(self._data, self._at)
+        self._at += _LENGTH.size
         if count > (len(self._data) - self._at) // _LENGTH.size:
             raise ValueError("more announced than there is")
-        return count
+        return int(count)
 
     def string(self) -> bytes:
-        value = self.optional()
-        if value is None:
-            raise ValueError("a value is missing")
-        return value
-
-    def optional(self) -> bytes | None:
-        length = self._length()
-        if length == _ABSENT:
-            return None
-        start = self._at
+        (length,) = _LENGTH.unpack_from(self._data, self._at)
+        start = self._at + _LENGTH.size
         self._at = stop = start + length
         if stop > len(self._data):
-            raise ValueError("a value cut short")
+            raise ValueError("a value missing or cut short")
         return self._data[start:stop]
+
+    def optional(self) -> bytes | None:
+        (length,) = _LENGTH.unpack_from(self._data, self._at)
+        if length != _ABSENT:
+            return self.string()
+        self._at += _LENGTH.size
+        return None
 
     def pairs(self) -> list[tuple[bytes, bytes | None]]:
         return [(self.string(), self.optional()) for _ in range(self.count())]
@@ -184,11 +191,3 @@ class _Reader:
     def end(self) -> None:
         if self._at != len(self._data):
             raise ValueError("something follows")
-
-    def _length(self) -> int:
-        try:
-            (length,) = _LENGTH.unpack_from(self._data, self._at)
-        except struct.error as error:
-            raise ValueError("a value cut short") from error
-        self._at += _LENGTH.size
-        return int(length)

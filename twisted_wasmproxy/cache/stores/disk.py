@@ -33,7 +33,8 @@ from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.disk_changes import Changed, ChangeLog, Cut, Purged, TooFarBehind, vary_of
 from twisted_wasmproxy.cache.stores.disk_folder import Folder, reason_of
 from twisted_wasmproxy.cache.stores.disk_index import Change, Damaged
-from twisted_wasmproxy.cache.stores.disk_layout import CHUNK, Entry, Segment, Totals, blob_id, parts_of
+from twisted_wasmproxy.cache.stores.disk_layout import CHUNK, Entry, Segment, Totals, blob_id
+from twisted_wasmproxy.cache.stores.disk_lookup import Lookup
 from twisted_wasmproxy.cache.stores.disk_response import DiskResponse, DiskWriter
 from twisted_wasmproxy.cache.stores.disk_writer import WriterThread
 from twisted_wasmproxy.cache.stores.shared import ChangeListener
@@ -49,10 +50,6 @@ READERS = 4
 """Threads that read."""
 READ_LARGEST = 256 * 1024
 """Bytes that one read returns at most."""
-AT_HAND = CHUNK
-"""Bytes of the largest body that a lookup brings along."""
-AT_HAND_TOTAL = 4 * CHUNK
-"""Bytes of all the bodies that a lookup brings along."""
 SEGMENTS = 256
 """Of an incomplete response with more than these nothing more is taken over."""
 PURGE_ROWS = 300
@@ -151,69 +148,30 @@ class DiskStore:
     def lookup(self, key: bytes) -> Deferred[Sequence[IStoredResponse]] | tuple[()]:
         if self._trouble is not None:
             return ()
-        damaged: list[bytes] = []
-        gone: set[int] = set()
-        held: list[tuple[Segment, ...]] = []
+        lookup = Lookup(self._folder, key, self.hold)
+        removed = self._removed.copy()
 
         def let_go() -> None:
-            for segments in held:
+            for segments in lookup.held:
                 self.release(segments)
 
-        removed = set(self._removed)
-
-        def find() -> tuple[list[Entry], list[bytes | None], int]:
-            index = self._folder.index
-            with self._folder.begin() as txn:
-                entries = index.find(txn, key, damaged.append)
-                left = AT_HAND_TOTAL
-                bodies: list[bytes | None] = []
-                for entry in entries:
-                    size = entry.head.length
-                    if size and size <= min(AT_HAND, left) and parts_of(entry.segments) == ((0, size),):
-                        left -= size
-                        bodies.append(self._body(txn, entry, damaged))
-                    else:
-                        bodies.append(None)
-                position = index.totals(txn).position
-            large = [entry for entry, body in zip(entries, bodies, strict=True) if body is None and entry.segments]
-            if large:
-                # Held before anybody knows of it: to make room, its content could be freed at once. What had been
-                # doomed before it was held may be going now, and is as good as gone.
-                for entry in large:
-                    self.hold(entry.segments)
-                    held.append(entry.segments)
-                with self._folder.begin() as txn:
-                    gone.update(entry.id for entry in large if not index.is_there(txn, entry.segments))
-            return entries, bodies, position
-
-        def found(result: tuple[list[Entry], list[bytes | None], int]) -> Sequence[IStoredResponse]:
-            if held:  # until whoever has asked has had the time to hold what is wanted
+        def found(_: Lookup) -> Sequence[IStoredResponse]:
+            if lookup.held:  # until whoever has asked has had the time to hold what is wanted
                 self._reactor.callLater(0, let_go)
-            entries, bodies, position = result
             removed.update(self._removed)  # what was then, too: that may be done by now, and not have been seen
-            for row in damaged:
+            for row in lookup.damaged:
                 self._drop_damaged(row)
-            rows = set(damaged)
             return [
-                DiskResponse(self, entry, position, body)
-                for entry, body in zip(entries, bodies, strict=True)
-                if entry.id not in removed and entry.id not in gone and not (rows and entry.key in rows)
+                DiskResponse(self, entry, lookup.position, body)
+                for entry, body in lookup.found
+                if entry.id not in removed
             ]
 
         def failed(_: Failure) -> Sequence[IStoredResponse]:
             let_go()
             return ()
 
-        return self._in_pool(find).addCallbacks(found, failed)
-
-    def _body(self, txn: Any, entry: Entry, damaged: list[bytes]) -> bytes | None:
-        size = entry.head.length or 0
-        try:
-            body = b"".join(self._folder.index.content(txn, entry.segments, 0, size))
-        except Damaged:
-            damaged.append(entry.key)
-            return None
-        return body if len(body) == size else None
+        return self._in_pool(lookup.run).addCallbacks(found, failed)
 
     def create(self, head: StoredHead, size: int | None, base: IStoredResponse | None, start: int) -> DiskWriter | None:
         self.catch_up()
@@ -530,16 +488,16 @@ class DiskStore:
     def _in_pool(self, function: Callable[[], T]) -> Deferred[T]:
         """Call a function in a thread that reads; what is wrong with the database comes as `StoreError`."""
 
-        def failed(failure: Failure) -> Failure:
-            if failure.check(StoreError):
-                return failure
-            assert failure.value is not None
-            reason = reason_of(failure.value)
-            if failure.check(lmdb.ReadersFullError) is None:
-                self._fault(reason)
-            return Failure(StoreError(f"disk cache {self._config.path}: {reason}"))
+        return deferToThreadPool(self._reactor, self._pool, function).addErrback(self._reading_failed)
 
-        return deferToThreadPool(self._reactor, self._pool, function).addErrback(failed)
+    def _reading_failed(self, failure: Failure) -> Failure:
+        if failure.check(StoreError):
+            return failure
+        assert failure.value is not None
+        reason = reason_of(failure.value)
+        if failure.check(lmdb.ReadersFullError) is None:
+            self._fault(reason)
+        return Failure(StoreError(f"disk cache {self._config.path}: {reason}"))
 
     def _fault(self, reason: str) -> None:
         """Give up: neither find nor keep anything from now on."""

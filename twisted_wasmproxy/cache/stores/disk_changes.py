@@ -16,13 +16,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from struct import Struct
 
 from twisted_wasmproxy.cache.entry import Selection, StoredHead
 from twisted_wasmproxy.cache.selection import matches
 from twisted_wasmproxy.cache.stores.codec import decode_selection, encode_selection, encode_vary
+from twisted_wasmproxy.cache.stores.disk_calls import WordReader
 from twisted_wasmproxy.cache.stores.disk_files import open_file
 from twisted_wasmproxy.cache.stores.disk_layout import hashed
 
@@ -103,8 +103,8 @@ class ChangeLog:
         except BaseException:  # whatever went wrong, nothing stays open
             os.close(self._file)
             raise
-        self.shown: Callable[[], bytes] = partial(os.pread, self._file, _COUNTER.size, _COUNTER_AT)
-        """Reads `counter`, for the hot path: as `packed` has it, shorter if the file has been cut."""
+        self.shown: Callable[[], bytes] = WordReader(self._file, _COUNTER_AT).read
+        """Reads `counter`, for the reactor's thread: as `packed` has it, nothing if the file has been cut."""
 
     def close(self) -> None:
         os.close(self._file)
@@ -129,7 +129,7 @@ class ChangeLog:
     @property
     def counter(self) -> int:
         """Where the last record ends. Raises Cut."""
-        shown = self.shown()
+        shown = os.pread(self._file, _COUNTER.size, _COUNTER_AT)
         if len(shown) != _COUNTER.size:
             raise Cut("the file 'changes' has been cut")
         return int.from_bytes(shown, sys.byteorder)

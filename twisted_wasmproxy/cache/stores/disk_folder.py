@@ -28,6 +28,7 @@ from typing import Any
 import lmdb
 
 from twisted_wasmproxy.cache.entry import StoreError
+from twisted_wasmproxy.cache.stores.disk_calls import file_size
 from twisted_wasmproxy.cache.stores.disk_changes import ChangeLog, Cut
 from twisted_wasmproxy.cache.stores.disk_files import FILE_MODE, FOLDER_MODE, check_file, check_folder, open_file
 from twisted_wasmproxy.cache.stores.disk_index import Change, Damaged, Index
@@ -70,12 +71,6 @@ def is_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
     return isinstance(error, lmdb.DiskError) or any(os.strerror(number) in str(error) for number in _FULL)
-
-
-# Called for each transaction: `os.lseek` would give the interpreter to another thread each time.
-_lseek = ctypes.PyDLL(None, use_errno=True).lseek
-_lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
-_lseek.restype = ctypes.c_int64
 
 
 class Folder:
@@ -189,7 +184,7 @@ class Folder:
         """See that LMDB's files have not become shorter. Raises Cut. May be called in any thread."""
         for index, file in enumerate(self._mapped):
             before = self._sizes[index]  # first: another thread may see it grow meanwhile
-            size: int = _lseek(file, 0, os.SEEK_END)  # -1 for a file that is no more
+            size = file_size(file)
             if size < before:
                 raise Cut(f"{_MAPPED[index]} has been cut from {before} to {size} bytes")
             if size > before:

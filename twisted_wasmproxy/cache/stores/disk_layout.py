@@ -224,6 +224,16 @@ class Entry:
         return _ENTRY_KEY.pack(self.hash, self.id)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether its segments cover the representation, whose length is known, without a gap."""
+        stop = 0
+        for segment in self.segments:
+            if segment.start != stop:
+                return False
+            stop = segment.stop
+        return stop == self.head.length
+
+    @property
     def blobs(self) -> frozenset[int]:
         return frozenset(segment.blob for segment in self.segments)
 

@@ -154,7 +154,7 @@ class _Reader:
         version, flags, status, request_time, response_time, length, purged, wall_ahead, origin = values
         if version != VERSION or flags & ~(_AUTHORIZED | _TRAILERS) or length < -1:
             raise ValueError("not a head in this format")
-        if not math.isfinite(request_time + response_time + purged + wall_ahead + origin):
+        if not all(map(math.isfinite, values[3:])):
             raise ValueError("times that are none")
         self._at = _FIXED.size
         return flags, status, request_time, response_time, length, purged, wall_ahead, origin

@@ -24,7 +24,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from twisted_wasmproxy.cache.clock import CLOCK
@@ -35,6 +34,7 @@ from twisted_wasmproxy.cache.stores.disk_folder import Folder, reason_of
 from twisted_wasmproxy.cache.stores.disk_index import Change, Damaged
 from twisted_wasmproxy.cache.stores.disk_layout import CHUNK, Entry, Segment, Totals, blob_id
 from twisted_wasmproxy.cache.stores.disk_lookup import Lookup
+from twisted_wasmproxy.cache.stores.disk_readers import ReaderThreads
 from twisted_wasmproxy.cache.stores.disk_response import DiskResponse, DiskWriter
 from twisted_wasmproxy.cache.stores.disk_writer import WriterThread
 from twisted_wasmproxy.cache.stores.shared import ChangeListener
@@ -77,7 +77,7 @@ class DiskStore:
         self._trouble: str | None = "the disk cache has not been started"
         self._folder: Folder
         self._thread: WriterThread
-        self._pool = ThreadPool(0, READERS, name="disk cache readers")
+        self._readers = ReaderThreads(reactor, READERS)
         self._numbers = count(1)
         self._writers: set[DiskWriter] = set()
         self._removed: set[int] = set()
@@ -100,7 +100,7 @@ class DiskStore:
     # ICacheStore
 
     def start(self) -> Deferred[None]:
-        self._pool.start()
+        self._readers.start()
 
         def opened(folder: Folder) -> None:
             self._folder = folder
@@ -121,12 +121,10 @@ class DiskStore:
             following.addErrback(lambda failure: self._fault(failure.getErrorMessage()))
 
         def failed(failure: Failure) -> Deferred[None]:
-            stopping = self._blocking(self._pool.stop)
+            stopping = self._blocking(self._readers.stop)
             return stopping.addCallback(lambda _: failure)
 
-        opening: Deferred[Folder] = deferToThreadPool(
-            self._reactor, self._pool, Folder, self._config.path, self._map_size
-        )
+        opening = self._readers.call(lambda: Folder(self._config.path, self._map_size))
         return opening.addCallback(opened).addErrback(failed)
 
     def stop(self) -> Deferred[None]:
@@ -139,7 +137,7 @@ class DiskStore:
         self._follow_no_more()
 
         def close() -> None:
-            self._pool.stop()
+            self._readers.stop()
             self._thread.stop()
             self._folder.close()
 
@@ -171,7 +169,7 @@ class DiskStore:
             let_go()
             return ()
 
-        return self._in_pool(lookup.run).addCallbacks(found, failed)
+        return self._in_thread(lookup.run).addCallbacks(found, failed)
 
     def create(self, head: StoredHead, size: int | None, base: IStoredResponse | None, start: int) -> DiskWriter | None:
         self.catch_up()
@@ -283,7 +281,7 @@ class DiskStore:
             removed.update(self._removed)
             return [DiskResponse(self, entry, position) for entry in entries if entry.id not in removed]
 
-        return self._in_pool(scan).addCallbacks(scanned, lambda _: ())
+        return self._in_thread(scan).addCallbacks(scanned, lambda _: ())
 
     def stats(self) -> Deferred[Mapping[str, int | float | str]] | Mapping[str, int | float | str]:
         if self._trouble is not None:
@@ -463,7 +461,7 @@ class DiskStore:
                 raise StoreError(f"there is no content at {start}")
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-        return self._in_pool(read)
+        return self._in_thread(read)
 
     def _drop_damaged(self, row: bytes) -> None:
         number = int.from_bytes(row[-8:], "big")
@@ -485,10 +483,10 @@ class DiskStore:
         """Call a function that waits for the threads of the store to end."""
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)
 
-    def _in_pool(self, function: Callable[[], T]) -> Deferred[T]:
+    def _in_thread(self, function: Callable[[], T]) -> Deferred[T]:
         """Call a function in a thread that reads; what is wrong with the database comes as `StoreError`."""
 
-        return deferToThreadPool(self._reactor, self._pool, function).addErrback(self._reading_failed)
+        return self._readers.call(function).addErrback(self._reading_failed)
 
     def _reading_failed(self, failure: Failure) -> Failure:
         if failure.check(StoreError):

@@ -41,19 +41,19 @@ def test_what_was_found_stays_readable_though_room_is_made_before_it_is_held(tmp
     def make_room(change: Change) -> None:
         steps.put(change.free(disk._folder.held(), 10**6, True))
 
-    in_pool = disk._in_pool
+    in_thread = disk._in_thread
 
-    def wait_for_pool(function: Callable[[], object]) -> Deferred[object]:
+    def wait_for_it(function: Callable[[], object]) -> Deferred[object]:
         done = threading.Event()
-        result = in_pool(lambda: (function(), done.set())[0])
+        result = in_thread(lambda: (function(), done.set())[0])
         assert done.wait(10)
         return result
 
     def find() -> Deferred[DiskResponse]:
         """Look up, and have it removed and room made before this, in the reactor's thread, can see what was found."""
-        disk._in_pool = wait_for_pool
+        disk._in_thread = wait_for_it
         looked = disk.lookup(KEY)
-        disk._in_pool = in_pool
+        disk._in_thread = in_thread
         disk.submit(lambda change: change.remove(stored.entry), 4 * MIB)  # which ends the transaction
         disk.submit(make_room)
         steps.get(timeout=10)

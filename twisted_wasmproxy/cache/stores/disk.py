@@ -1,7 +1,8 @@
 """`DiskStore`: stored responses in an LMDB database that all processes of a machine share.
 
-How it lies there: `disk_layout`. What a write changes, and what is evicted: `disk_index`. Who writes: `disk_writer`.
-The folder, its checks, and other processes: `disk_folder`. What they tell each other: `disk_changes`.
+Layout of the tables: `disk_layout`. Reads, writes and eviction: `disk_index`. The writing thread: `disk_writer`. The
+reading threads: `disk_readers`. One lookup: `disk_lookup`. The folder, its checks, and other processes: `disk_folder`.
+Messages between processes: `disk_changes`. System calls of the hot path: `disk_calls`.
 
 All that touches the database runs in threads: one that writes, and a few that read. An entry becomes findable in one
 transaction, with the last of its content; the rest may have been written in many before.
